@@ -1,0 +1,1 @@
+"""The networks of the talk in plain PyTorch, one file each."""

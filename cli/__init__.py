@@ -1,0 +1,1 @@
+"""The `onnx-arch` command: parse, call, print."""

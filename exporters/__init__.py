@@ -1,0 +1,1 @@
+"""PyTorch module to ONNX bundle: translation, shapes, weights, proof."""

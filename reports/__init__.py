@@ -1,0 +1,1 @@
+"""Views of result streams: terminal, JSON lines, JUnit, Markdown, HTML."""
