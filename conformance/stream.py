@@ -1,0 +1,326 @@
+"""The results of a check as JSON lines: one header, one row per judged thing as it comes, one footer.
+
+A file is written line by line beside its final name, as ``FILE.partial``, and gets its name when the footer of a
+complete run is in it. So a crash loses nothing that was computed, and a file that bears its final name is whole. A
+stream without a footer, or with one that says ``"complete": false``, is a truncated run.
+
+Lines are strict JSON (RFC 8259). Numbers that JSON cannot hold are the strings ``"NaN"``, ``"Infinity"`` and
+``"-Infinity"``; they are read back as numbers in the numeric fields. Unknown fields are ignored, so that later
+versions of the tool can add some; `docs/stream.schema.json` is the schema.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import json
+import math
+import os
+import stat
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NoReturn, Self, TextIO
+
+import numpy as np
+
+from ..errors import StreamError
+from .results import FORMAT_VERSION, Footer, Header, NodeResult
+
+Record = Header | NodeResult | Footer
+Source = str | os.PathLike[str] | TextIO
+
+PARTIAL_SUFFIX = ".partial"
+"""Added to the file's name until the run is complete."""
+
+_RECORDS: Mapping[str, type[Record]] = {"header": Header, "node": NodeResult, "output": NodeResult, "footer": Footer}
+
+
+@dataclass(frozen=True)
+class Stream:
+    """A results file as read.
+
+    Attributes:
+        header: its first line.
+        rows: the judged nodes and outputs, in the order of the file.
+        footer: its last line; None if the run was cut off.
+        source: name of the file, for messages and titles.
+    """
+
+    header: Header
+    rows: tuple[NodeResult, ...]
+    footer: Footer | None
+    source: str = ""
+
+    @property
+    def complete(self) -> bool:
+        """True if the run reached its end."""
+        return self.footer is not None and self.footer.complete
+
+
+def partial_path(path: str | os.PathLike[str]) -> Path:
+    """Where an unfinished run of `path` is kept: links followed, ``.partial`` added to the name."""
+    final = Path(os.path.realpath(path))
+    return final.with_name(final.name + PARTIAL_SUFFIX)
+
+
+class StreamWriter:
+    """Writes one stream, flushing each line; a context manager.
+
+    Given a path, lines go to `partial_path(path)`, which is renamed to `path` once the footer of a complete run is
+    written; until then an older file of that name stays as it was. An older unfinished file is kept as
+    ``FILE.partial~`` until then, so that resuming a run from the file that it writes loses nothing. Nothing is created
+    before the first line. Devices and pipes (``/dev/stdout``) are written directly. Given an open text stream, lines
+    go there and it is left open.
+
+    Args:
+        target: a path, or an open text stream.
+
+    Raises:
+        StreamError: the file cannot be written, or lines come in the wrong order.
+    """
+
+    def __init__(self, target: Source) -> None:
+        self._path = Path(target) if isinstance(target, str | os.PathLike) else None
+        self._file: TextIO | None = None if isinstance(target, str | os.PathLike) else target
+        self._in_place = self._path is None or _is_special(self._path)
+        self._last: Record | None = None
+        self._name = source_name(target)
+
+    def __enter__(self) -> Self:
+        if self._path is not None and not self._path.parent.is_dir():
+            raise StreamError(f"cannot write {self._path}: there is no folder {self._path.parent}")
+        if self._path is not None and self._path.is_dir():
+            raise StreamError(f"cannot write {self._path}: it is a folder")
+        return self
+
+    def write(self, record: Record) -> None:
+        """Append one line and flush it: the header first, then rows, the footer last.
+
+        Raises:
+            StreamError: out of order, or the file cannot be written.
+        """
+        self._check_order(record)
+        line = encode_record(record)
+        try:
+            if self._file is None:
+                self._file = self._open()
+            self._file.write(line + "\n")
+            self._file.flush()
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise StreamError(f"cannot write {self._name}: {error.strerror or error}") from error
+        self._last = record
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._path is None or self._file is None:
+            return
+        self._file.close()
+        if not self._in_place and isinstance(self._last, Footer) and self._last.complete:
+            unfinished = partial_path(self._path)
+            os.replace(unfinished, os.path.realpath(self._path))
+            _older(unfinished).unlink(missing_ok=True)
+
+    def _open(self) -> TextIO:
+        if self._path is None:
+            raise StreamError(f"cannot write {self._name}: it is closed")
+        if self._in_place:
+            return open(self._path, "w", encoding="utf-8", newline="\n")
+        unfinished = partial_path(self._path)
+        with contextlib.suppress(FileNotFoundError):
+            os.replace(unfinished, _older(unfinished))
+        return open(unfinished, "w", encoding="utf-8", newline="\n")
+
+    def _check_order(self, record: Record) -> None:
+        if isinstance(record, Header) != (self._last is None):
+            raise StreamError(f"cannot write {self._name}: a stream has one header, before all other lines")
+        if isinstance(self._last, Footer):
+            raise StreamError(f"cannot write {self._name}: nothing can follow the footer")
+
+
+def read_stream(source: Source) -> Stream:
+    """Read a stream whole.
+
+    A last line that was cut off in the middle (it has no newline and is not whole) is dropped: such a stream has no
+    footer and counts as truncated.
+
+    Args:
+        source: a path, or an open text stream.
+
+    Raises:
+        StreamError: unreadable, not JSON lines, a line of an unknown kind or with an unfit value, or another format
+            version; the message names the file and the line.
+    """
+    name = source_name(source)
+    records = list(_decode_lines(name, _read_text(source)))
+    if not records or not isinstance(records[0], Header):
+        raise StreamError(f"{name}, line 1: the first line must be a header")
+    for number, record in enumerate(records[1:], start=2):
+        if isinstance(record, Header):
+            raise StreamError(f"{name}, line {number}: a second header; give each stream its own file")
+        if isinstance(records[number - 2], Footer):
+            raise StreamError(f"{name}, line {number}: nothing can follow the footer")
+    rows = tuple(record for record in records if isinstance(record, NodeResult))
+    return Stream(records[0], rows, next((r for r in records if isinstance(r, Footer)), None), name)
+
+
+def resumable_rows(path: str | os.PathLike[str], header: Header) -> dict[str, NodeResult]:
+    """Node rows of an earlier run that the run described by `header` need not judge again, by name of the node.
+
+    Rows of the model's own outputs are left out: they are judged anew.
+
+    Args:
+        path: the stream of the earlier run; where it does not exist, its unfinished ``.partial`` is taken.
+        header: the header of the run that is to go on.
+
+    Raises:
+        StreamError: unreadable, or of another model, other options or other versions; the message says which.
+    """
+    unfinished = partial_path(path)
+    earlier = read_stream(unfinished if unfinished.exists() and not Path(path).exists() else path)
+    ours, theirs = _identity(header), _identity(earlier.header)
+    for key in (*ours, *(key for key in theirs if key not in ours)):
+        if ours.get(key) != theirs.get(key):
+            difference = f"{key} is {theirs.get(key)!r} there and {ours.get(key)!r} here"
+            raise StreamError(f"{earlier.source} cannot be resumed: {difference}")
+    return {row.node: row for row in earlier.rows if row.kind == "node"}
+
+
+def encode_record(record: Record) -> str:
+    """One record as one line of strict JSON, ASCII only, without its newline; ``kind`` comes first.
+
+    Raises:
+        StreamError: a value in it cannot be written as JSON.
+    """
+    fields = {field.name: getattr(record, field.name) for field in dataclasses.fields(record)}
+    return json.dumps(to_plain({"kind": record.kind, **fields}), allow_nan=False)
+
+
+def to_plain(value: object) -> Any:
+    """`value` in terms of what JSON has: paths as strings, NumPy scalars as numbers, NaN and infinities as strings.
+
+    Raises:
+        StreamError: there is no such form.
+    """
+    match value:
+        case None | bool() | int() | str():
+            return value
+        case np.generic():
+            return to_plain(float(value) if isinstance(value, np.floating) else value.item())
+        case float():
+            return value if math.isfinite(value) else _non_finite(value)
+        case os.PathLike():
+            return os.fspath(value)
+        case Mapping():
+            return {str(key): to_plain(item) for key, item in value.items()}
+        case Iterable() if not isinstance(value, bytes):
+            return [to_plain(item) for item in value]
+    raise StreamError(f"a {type(value).__name__} cannot be written as JSON: {value!r}")
+
+
+def source_name(source: Source) -> str:
+    """How messages call `source`."""
+    return os.fspath(source) if isinstance(source, str | os.PathLike) else getattr(source, "name", "<stream>")
+
+
+def parse_line(line: str, where: str) -> dict[str, Any]:
+    """One line of strict JSON that holds an object.
+
+    Raises:
+        StreamError: it is not; the message begins with `where`.
+    """
+
+    def refuse(constant: str) -> NoReturn:
+        raise ValueError(f'{constant} is not JSON; write "{constant}"')
+
+    try:
+        fields = json.loads(line, parse_constant=refuse)
+    except json.JSONDecodeError as error:
+        raise StreamError(f"{where}: not JSON: {error.msg} at column {error.colno}") from error
+    except (ValueError, RecursionError) as error:
+        raise StreamError(f"{where}: not JSON: {error}") from error
+    if not isinstance(fields, dict):
+        raise StreamError(f"{where}: an object is expected, not {type(fields).__name__}")
+    return fields
+
+
+def _decode_lines(name: str, text: str) -> Iterator[Record]:
+    lines = text.split("\n")
+    for number, line in enumerate(lines, start=1):
+        unterminated = number == len(lines)
+        if unterminated and not line:
+            return
+        try:
+            yield _decode_record(line, f"{name}, line {number}")
+        except StreamError:
+            if not unterminated or number == 1:
+                raise
+
+
+def _decode_record(line: str, where: str) -> Record:
+    fields = parse_line(line, where)
+    kind = fields.get("kind")
+    if not isinstance(kind, str) or kind not in _RECORDS:
+        raise StreamError(f"{where}: kind is {kind!r}, must be one of {', '.join(_RECORDS)}")
+    if kind == "header" and fields.get("format_version") != FORMAT_VERSION:
+        found = fields.get("format_version")
+        raise StreamError(f"{where}: format version {found!r}, this onnx-arch reads version {FORMAT_VERSION}")
+    return _validate(kind, fields, where)
+
+
+def _validate(kind: str, fields: dict[str, Any], where: str) -> Record:
+    from pydantic import ValidationError
+
+    try:
+        return _adapter(kind).validate_python(fields)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        path = ".".join(str(part) for part in first["loc"])
+        raise StreamError(f"{where}: {path}: {first['msg']}") from error
+
+
+@functools.cache
+def _adapter(kind: str) -> Any:
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(_RECORDS[kind])
+
+
+def _read_text(source: Source) -> str:
+    name = source_name(source)
+    try:
+        if isinstance(source, str | os.PathLike):
+            return Path(source).read_text(encoding="utf-8-sig")
+        return source.read()
+    except OSError as error:
+        raise StreamError(f"cannot read {name}: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise StreamError(f"{name} is not text: byte {error.start} is not UTF-8") from error
+
+
+def _identity(header: Header) -> dict[str, Any]:
+    """What two runs must share for the rows of one to stand in the other."""
+    options = {f"option {key}": value for key, value in to_plain(header.options).items()}
+    versions = to_plain(header.environment).get("versions")
+    return {"model_sha256": header.model_sha256, **options, "versions": versions}
+
+
+def _is_special(path: Path) -> bool:
+    """True for a device, pipe or socket, which a rename would destroy."""
+    try:
+        return not stat.S_ISREG(os.stat(path).st_mode)
+    except OSError:
+        return False
+
+
+def _older(unfinished: Path) -> Path:
+    return unfinished.with_name(unfinished.name + "~")
+
+
+def _non_finite(value: float) -> str:
+    return "NaN" if math.isnan(value) else ("Infinity" if value > 0 else "-Infinity")
