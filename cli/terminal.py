@@ -1,0 +1,92 @@
+"""What every command shares: exit status, where text goes, progress, and JSON on standard output.
+
+Standard output carries the result (a table, or with `--json -` JSON and nothing else); everything said on the way goes
+to standard error. `rich` is imported when something is drawn.
+"""
+
+from __future__ import annotations
+
+import enum
+import json
+import math
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress
+
+STANDARD_OUTPUT = "-"
+"""The FILE of `--json FILE` that means standard output."""
+
+
+class ExitStatus(enum.IntEnum):
+    """What a command says to its caller."""
+
+    OK = 0
+    """All was judged and is green."""
+    FAILED = 1
+    """It ran, and something failed."""
+    COULD_NOT_RUN = 2
+    """It could not run, or not to its end."""
+
+
+def get_console(quiet: bool = False) -> Console:
+    """A console on standard error for what is said on the way; silent if `quiet`."""
+    from rich.console import Console  # noqa: PLC0415 - drawn text only: costs 40 ms
+
+    return Console(stderr=True, quiet=quiet, highlight=False)
+
+
+def get_output(quiet: bool = False) -> Console:
+    """A console on standard output for results; silent if `quiet` (or while JSON goes there).
+
+    Where the output is no terminal, lines are as long as they need to be: a table in a file is not cut at 80 columns.
+    """
+    from rich.console import Console  # noqa: PLC0415 - drawn text only: costs 40 ms
+
+    width = None if sys.stdout.isatty() else 200
+    return Console(quiet=quiet, highlight=False, width=width)
+
+
+@contextmanager
+def progress(console: Console, description: str) -> Iterator[Progress]:
+    """A progress display that is drawn on an interactive terminal only, and leaves nothing behind.
+
+    Args:
+        console: from `get_console`; a quiet one, a pipe or CI draws nothing.
+        description: what goes on, before each task's own description.
+
+    Yields:
+        A `rich.progress.Progress`: `task = bar.add_task("Conv_0", total=20)`, `bar.advance(task)`.
+    """
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn  # noqa: PLC0415
+
+    words = description.replace("{", "{{").replace("}", "}}")
+    text = TextColumn(f"{words} {{task.description}}", markup=False)
+    silent = console.quiet or not console.is_interactive or bool(os.environ.get("CI"))
+    columns = (text, BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True, disable=silent) as bar:
+        yield bar
+
+
+def print_json_line(row: Mapping[str, Any]) -> None:
+    """Write one JSON object as one line on standard output, at once.
+
+    NaN and infinities, which JSON has not, become null; so do those inside lists and objects.
+    """
+    sys.stdout.write(json.dumps(_finite(row), ensure_ascii=False, allow_nan=False) + "\n")
+    sys.stdout.flush()
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [_finite(item) for item in value]
+    return value
