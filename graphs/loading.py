@@ -1,0 +1,112 @@
+"""Load any .onnx file, or a bundle folder, as a validated `Model`."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import onnx
+from google.protobuf.message import DecodeError
+
+from ..errors import InvalidModelError
+from .conversion import convert_graph
+from .external import ExternalData, external_files
+from .inlining import inline_functions
+from .model import Model
+from .naming import name_nodes
+from .ordering import sort_graph
+from .validation import check_graph, check_header, opset_versions
+
+BUNDLE_MODEL = "model.onnx"
+LARGEST_PROTOBUF = 2**31 - 1
+"""Bytes of one protobuf message; larger models keep their weights as external data."""
+
+
+def load_model(path: Path) -> Model:
+    """Load and validate a model.
+
+    Args:
+        path: an .onnx file, or a folder that holds model.onnx.
+
+    Returns:
+        The model with local functions inlined, nodes named and sorted, external data mapped read-only.
+
+    Raises:
+        InvalidModelError: one line: the file, what is wrong with it, what is allowed.
+    """
+    file = model_file(Path(path))
+    try:
+        return _load(file)
+    except InvalidModelError as error:
+        raise InvalidModelError(f"{file}: {one_line(str(error))}") from error
+
+
+def one_line(message: str) -> str:
+    """A message of a library without its line breaks."""
+    return " ".join(message.split())
+
+
+def model_file(path: Path) -> Path:
+    """The .onnx file that a path names: itself, or model.onnx of a bundle folder.
+
+    Raises:
+        InvalidModelError: it is missing or not a regular file.
+    """
+    try:
+        file = path / BUNDLE_MODEL if path.is_dir() else path
+        if file.is_file():
+            return file
+        exists = file.exists()
+    except (OSError, ValueError) as error:
+        raise InvalidModelError(f"{str(path)!r} cannot be opened: {error}") from error
+    if file is not path:
+        raise InvalidModelError(f"{path}: a folder without {BUNDLE_MODEL}; allowed are an .onnx file and a bundle")
+    raise InvalidModelError(f"{path}: not a regular file" if exists else f"{path}: no such file")
+
+
+def read_proto(file: Path) -> onnx.ModelProto:
+    """Parse an .onnx file; nothing in it is checked yet.
+
+    Raises:
+        InvalidModelError: unreadable, empty, too large, or no protobuf message.
+    """
+    try:
+        size = file.stat().st_size
+        if size > LARGEST_PROTOBUF:
+            raise InvalidModelError(f"{size} bytes; an .onnx file has at most {LARGEST_PROTOBUF}, weights beside it")
+        data = file.read_bytes()
+    except OSError as error:
+        raise InvalidModelError(f"cannot be read: {error.strerror}") from error
+    if not data:
+        raise InvalidModelError("the file is empty")
+    try:
+        return onnx.ModelProto.FromString(data)
+    except DecodeError:
+        raise InvalidModelError(f"no ONNX model: its {size} bytes are truncated or not protobuf") from None
+
+
+def _load(file: Path) -> Model:
+    proto = read_proto(file)
+    check_header(proto)
+    proto = inline_functions(proto)
+    name_nodes(proto.graph)
+    opsets = opset_versions(proto)
+    check_graph(proto.graph, opsets)
+    sort_graph(proto.graph)
+    folder = file.parent
+    graph = convert_graph(proto.graph, opsets, ExternalData(folder))
+    files = external_files(proto.graph, folder)
+    sha256, size = _digest([file, *files])
+    return Model(file, proto, graph, opsets, sha256, size, files)
+
+
+def _digest(files: Sequence[Path]) -> tuple[str, int]:
+    """SHA-256 over the contents of the files and the sum of their sizes in bytes."""
+    digest, size = hashlib.sha256(), 0
+    for file in files:
+        with file.open("rb") as stream:
+            while block := stream.read(1 << 22):
+                digest.update(block)
+                size += len(block)
+    return digest.hexdigest(), size
