@@ -1,0 +1,59 @@
+# The words of the house. Each works on a fresh clone with Python 3.11 (or newer) and make, and fetches only packages.
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+DEMO := demo
+# weights of `make demo`: a torchvision or timm ResNet-18 checkpoint; seeded random ones without
+WEIGHTS ?=
+# the first interpreter that runs and is new enough
+PYTHON ?= $(shell for name in python3.11 python3.12 python3.13 python3 python; do \
+	$$name -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$name; break; }; done)
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-slow lint types bench wheel clean
+
+help:
+	@echo 'make demo       export ResNet-18, check it on a photograph, time it; writes $(DEMO)/report.html'
+	@echo 'make test       run the tests          make test-slow   run also those that take minutes'
+	@echo 'make lint       ruff                   make types       pyright'
+	@echo 'make bench      the speed figures of docs/benchmarks.md, measured here'
+	@echo 'make wheel      dist/*.whl             make clean       remove what the others made'
+
+$(STAMP): pyproject.toml constraints.txt
+	@test -n '$(PYTHON)' || { echo 'onnx-arch needs Python 3.11 or newer; set PYTHON=/path/to/python3.11' >&2; exit 2; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo 'onnx-arch needs Python 3.11 or newer; $(PYTHON) is older, set PYTHON=/path/to/python3.11' >&2; exit 2; }
+	@echo 'installing into $(VENV) (torch is large: minutes on a slow line)'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt setuptools
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-build-isolation -e '.[dev]'
+	@touch $@
+
+demo: $(STAMP)
+	@BIN='$(BIN)' DEMO='$(DEMO)' WEIGHTS='$(WEIGHTS)' sh docs/demo.sh
+
+test: $(STAMP)
+	$(BIN)/python -m pytest -q -m 'not slow'
+
+test-slow: $(STAMP)
+	$(BIN)/python -m pytest -q
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(STAMP)
+	$(BIN)/pyright
+
+bench: $(STAMP)
+	$(BIN)/python -m onnx_arch.benchmarks.speed
+
+wheel: $(STAMP)
+	rm -rf build dist
+	$(BIN)/python -m build --wheel --no-isolation
+	rm -rf build
+
+clean:
+	rm -rf $(VENV) $(DEMO) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
