@@ -68,7 +68,8 @@ def _placeholder() -> None:
     """Stands in the overview for a command that was not named and is therefore not imported."""
 
 
-def _load(entry: CommandEntry) -> Callable[..., Any]:
+def load(entry: CommandEntry) -> Callable[..., Any]:
+    """Import the module of a command and return its function."""
     return getattr(importlib.import_module(f".{entry.module}", __package__), entry.function)
 
 
@@ -77,7 +78,7 @@ def build_app(named: str | None) -> typer.Typer:
     app = typer.Typer(add_completion=False, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
     app.callback()(_overview)
     for name, entry in COMMANDS.items():
-        function = _load(entry) if name == named else _placeholder
+        function = load(entry) if name == named else _placeholder
         app.command(name, short_help=entry.summary)(function)
     return app
 

@@ -1,0 +1,85 @@
+"""Where text goes: results on standard output, everything said on the way on standard error."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+
+import pytest
+from rich.console import Console
+
+from onnx_arch.cli.terminal import ExitStatus, get_console, get_output, print_json_line, progress
+
+
+def terminal(stream: io.StringIO) -> Console:
+    return Console(file=stream, force_terminal=True, force_interactive=True, width=80)
+
+
+def advance(console: Console) -> None:
+    with progress(console, "checking {braces} [brackets]") as bar:
+        task = bar.add_task("Conv_0", total=2)
+        bar.advance(task)
+
+
+def test_exit_status_values_are_the_contract():
+    assert {status.name: status.value for status in ExitStatus} == {"OK": 0, "FAILED": 1, "COULD_NOT_RUN": 2}
+
+
+def test_get_console_text_goes_to_standard_error(capsys):
+    get_console().print("on the way")
+    assert capsys.readouterr() == ("", "on the way\n")
+
+
+def test_get_output_text_goes_to_standard_output(capsys):
+    get_output().print("the result")
+    assert capsys.readouterr() == ("the result\n", "")
+
+
+def test_get_output_not_a_terminal_does_not_cut_lines_at_80_columns(capsys):
+    get_output().print("word " * 30)
+    assert len(capsys.readouterr().out.splitlines()) == 1
+
+
+@pytest.mark.parametrize("make", [get_console, get_output])
+def test_console_quiet_prints_nothing(make, capsys):
+    make(quiet=True).print("anything")
+    assert capsys.readouterr() == ("", "")
+
+
+def test_progress_on_a_terminal_shows_description_and_task(monkeypatch):
+    monkeypatch.delenv("CI", raising=False)
+    stream = io.StringIO()
+    advance(terminal(stream))
+    assert "checking {braces} [brackets] Conv_0" in stream.getvalue()
+
+
+def test_progress_in_ci_draws_nothing(monkeypatch):
+    monkeypatch.setenv("CI", "true")
+    stream = io.StringIO()
+    advance(terminal(stream))
+    assert stream.getvalue() == ""
+
+
+def test_progress_in_a_pipe_draws_nothing(monkeypatch, capsys):
+    monkeypatch.delenv("CI", raising=False)
+    advance(get_console())
+    assert capsys.readouterr() == ("", "")
+
+
+def test_progress_quiet_draws_nothing(monkeypatch):
+    monkeypatch.delenv("CI", raising=False)
+    stream = io.StringIO()
+    console = terminal(stream)
+    console.quiet = True
+    advance(console)
+    assert stream.getvalue() == ""
+
+
+def test_print_json_line_writes_one_line_that_any_json_reader_takes(capsys):
+    row = {"max_z": math.inf, "rms_z": 0.5, "shapes": [[1, 3], None], "deep": {"nan": math.nan}, "text": "β\n"}
+    print_json_line(row)
+    out, err = capsys.readouterr()
+    assert (out.count("\n"), err) == (1, "")
+    read = json.loads(out, parse_constant=lambda word: pytest.fail(f"{word} is not JSON"))
+    assert read == {"max_z": None, "rms_z": 0.5, "shapes": [[1, 3], None], "deep": {"nan": None}, "text": "β\n"}

@@ -1,0 +1,35 @@
+"""What tests of every room share: where the repository lies, and the command as a user runs it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    """The root of the repository, which is also the package `onnx_arch`."""
+    return Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture
+def onnx_arch(tmp_path: Path) -> Run:
+    """Runs `onnx-arch WORDS…` in a process of its own, in an empty folder, as a user would."""
+
+    def run(*words: object, env: dict[str, str] | None = None, timeout_s: float = 300.0, **options: object):
+        return subprocess.run(
+            [sys.executable, "-c", "from onnx_arch.cli.main import main; main()", *map(str, words)],
+            env={**os.environ, "COLUMNS": "200", "NO_COLOR": "1", **(env or {})},
+            **{"cwd": tmp_path, "stdin": subprocess.DEVNULL, "capture_output": True, "text": True, **options},
+            timeout=timeout_s,
+            check=False,
+        )
+
+    return run
