@@ -13,24 +13,20 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import functools
 import json
-import math
 import os
 import stat
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NoReturn, Self, TextIO
-
-import numpy as np
+from typing import Any, Self, TextIO, cast
 
 from ..errors import StreamError
+from .json_lines import Source, read_records, source_name, to_plain, validated
 from .results import FORMAT_VERSION, Footer, Header, NodeResult
 
 Record = Header | NodeResult | Footer
-Source = str | os.PathLike[str] | TextIO
 
 PARTIAL_SUFFIX = ".partial"
 """Added to the file's name until the run is complete."""
@@ -156,17 +152,10 @@ def read_stream(source: Source) -> Stream:
         StreamError: unreadable, not JSON lines, a line of an unknown kind or with an unfit value, or another format
             version; the message names the file and the line.
     """
-    name = source_name(source)
-    records = list(_decode_lines(name, _read_text(source)))
-    if not records or not isinstance(records[0], Header):
-        raise StreamError(f"{name}, line 1: the first line must be a header")
-    for number, record in enumerate(records[1:], start=2):
-        if isinstance(record, Header):
-            raise StreamError(f"{name}, line {number}: a second header; give each stream its own file")
-        if isinstance(records[number - 2], Footer):
-            raise StreamError(f"{name}, line {number}: nothing can follow the footer")
+    records = read_records(source, _decode, Header, Footer)
     rows = tuple(record for record in records if isinstance(record, NodeResult))
-    return Stream(records[0], rows, next((r for r in records if isinstance(r, Footer)), None), name)
+    footer = records[-1] if isinstance(records[-1], Footer) else None
+    return Stream(cast(Header, records[0]), rows, footer, source_name(source))
 
 
 def resumable_rows(path: str | os.PathLike[str], header: Header) -> dict[str, NodeResult]:
@@ -201,106 +190,14 @@ def encode_record(record: Record) -> str:
     return json.dumps(to_plain({"kind": record.kind, **fields}), allow_nan=False)
 
 
-def to_plain(value: object) -> Any:
-    """`value` in terms of what JSON has: paths as strings, NumPy scalars as numbers, NaN and infinities as strings.
-
-    Raises:
-        StreamError: there is no such form.
-    """
-    match value:
-        case None | bool() | int() | str():
-            return value
-        case np.generic():
-            return to_plain(float(value) if isinstance(value, np.floating) else value.item())
-        case float():
-            return value if math.isfinite(value) else _non_finite(value)
-        case os.PathLike():
-            return os.fspath(value)
-        case Mapping():
-            return {str(key): to_plain(item) for key, item in value.items()}
-        case Iterable() if not isinstance(value, bytes):
-            return [to_plain(item) for item in value]
-    raise StreamError(f"a {type(value).__name__} cannot be written as JSON: {value!r}")
-
-
-def source_name(source: Source) -> str:
-    """How messages call `source`."""
-    return os.fspath(source) if isinstance(source, str | os.PathLike) else getattr(source, "name", "<stream>")
-
-
-def parse_line(line: str, where: str) -> dict[str, Any]:
-    """One line of strict JSON that holds an object.
-
-    Raises:
-        StreamError: it is not; the message begins with `where`.
-    """
-
-    def refuse(constant: str) -> NoReturn:
-        raise ValueError(f'{constant} is not JSON; write "{constant}"')
-
-    try:
-        fields = json.loads(line, parse_constant=refuse)
-    except json.JSONDecodeError as error:
-        raise StreamError(f"{where}: not JSON: {error.msg} at column {error.colno}") from error
-    except (ValueError, RecursionError) as error:
-        raise StreamError(f"{where}: not JSON: {error}") from error
-    if not isinstance(fields, dict):
-        raise StreamError(f"{where}: an object is expected, not {type(fields).__name__}")
-    return fields
-
-
-def _decode_lines(name: str, text: str) -> Iterator[Record]:
-    lines = text.split("\n")
-    for number, line in enumerate(lines, start=1):
-        unterminated = number == len(lines)
-        if unterminated and not line:
-            return
-        try:
-            yield _decode_record(line, f"{name}, line {number}")
-        except StreamError:
-            if not unterminated or number == 1:
-                raise
-
-
-def _decode_record(line: str, where: str) -> Record:
-    fields = parse_line(line, where)
+def _decode(fields: dict[str, Any], where: str) -> Record:
     kind = fields.get("kind")
     if not isinstance(kind, str) or kind not in _RECORDS:
         raise StreamError(f"{where}: kind is {kind!r}, must be one of {', '.join(_RECORDS)}")
     if kind == "header" and fields.get("format_version") != FORMAT_VERSION:
         found = fields.get("format_version")
         raise StreamError(f"{where}: format version {found!r}, this onnx-arch reads version {FORMAT_VERSION}")
-    return _validate(kind, fields, where)
-
-
-def _validate(kind: str, fields: dict[str, Any], where: str) -> Record:
-    from pydantic import ValidationError
-
-    try:
-        return _adapter(kind).validate_python(fields)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        path = ".".join(str(part) for part in first["loc"])
-        raise StreamError(f"{where}: {path}: {first['msg']}") from error
-
-
-@functools.cache
-def _adapter(kind: str) -> Any:
-    from pydantic import TypeAdapter
-
-    return TypeAdapter(_RECORDS[kind])
-
-
-def _read_text(source: Source) -> str:
-    name = source_name(source)
-    try:
-        if isinstance(source, str | os.PathLike):
-            return Path(source).read_text(encoding="utf-8-sig")
-        return source.read()
-    except OSError as error:
-        raise StreamError(f"cannot read {name}: {error.strerror or error}") from error
-    except UnicodeDecodeError as error:
-        raise StreamError(f"{name} is not text: byte {error.start} is not UTF-8") from error
+    return validated(_RECORDS[kind], fields, where)
 
 
 def _identity(header: Header) -> dict[str, Any]:
@@ -320,7 +217,3 @@ def _is_special(path: Path) -> bool:
 
 def _older(unfinished: Path) -> Path:
     return unfinished.with_name(unfinished.name + "~")
-
-
-def _non_finite(value: float) -> str:
-    return "NaN" if math.isnan(value) else ("Infinity" if value > 0 else "-Infinity")
