@@ -1,0 +1,165 @@
+"""The architectures by name.
+
+    @architecture("resnet18", paper="https://…", presets={…}, graphs=resnet_graphs, parameters=11_689_512)
+    def build_resnet18(config: ResNetConfig) -> ResNet: ...
+
+An architecture is one file of this package. What there is (`listings`) is read from the decorators' own words without
+importing the file, because importing it imports torch; `find_architecture` imports it.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from ..errors import DuplicateEntryError, InvalidArgumentError, UnknownEntryError
+from .specification import PLAIN, CheckpointLayout, GraphSpec
+
+PUBLISHED = "published"
+TINY = "tiny"
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What is known of an architecture without importing it.
+
+    Attributes:
+        name: its key.
+        paper: link.
+        title: first line of its file's docstring.
+        module: name of its file in this package.
+    """
+
+    name: str
+    paper: str
+    title: str
+    module: str
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """One architecture.
+
+    Attributes:
+        name: its key.
+        paper: link.
+        build: from a frozen config to a `torch.nn.Module`.
+        presets: configs by name; "published" and "tiny" at least.
+        graphs: from a config to its ONNX graphs, one or several.
+        parameters: number of parameters at published size.
+        checkpoints: layouts of checkpoints that can be loaded.
+    """
+
+    name: str
+    paper: str
+    build: Callable[[Any], Any]
+    presets: Mapping[str, Any]
+    graphs: Callable[[Any], tuple[GraphSpec, ...]]
+    parameters: int
+    checkpoints: tuple[CheckpointLayout, ...] = (PLAIN,)
+
+    def config(self, preset: str) -> Any:
+        """The config of a preset.
+
+        Raises:
+            UnknownEntryError: no such preset.
+        """
+        if preset not in self.presets:
+            raise UnknownEntryError(f"{self.name}: no preset {preset!r}; there are {', '.join(self.presets)}")
+        return self.presets[preset]
+
+
+_entries: dict[str, Architecture] = {}
+
+
+def architecture(  # noqa: PLR0913 - an entry states six facts
+    name: str,
+    *,
+    paper: str,
+    presets: Mapping[str, Any],
+    graphs: Callable[[Any], tuple[GraphSpec, ...]],
+    parameters: int,
+    checkpoints: tuple[CheckpointLayout, ...] = (PLAIN,),
+) -> Callable[[Callable[[Any], Any]], Callable[[Any], Any]]:
+    """Register the decorated function, which builds the module of a config.
+
+    Args:
+        name: the key; a literal, as is `paper` (`listings` reads them from the source).
+        paper: link.
+        presets: configs by name, "published" and "tiny" among them.
+        graphs: from a config to its ONNX graphs.
+        parameters: number of parameters at published size.
+        checkpoints: layouts of checkpoints that can be loaded.
+
+    Raises:
+        DuplicateEntryError: the name is registered already.
+        InvalidArgumentError: a preset is missing.
+    """
+
+    def register(build: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        if name in _entries:
+            there = _entries[name].build
+            raise DuplicateEntryError(f"{name} is already registered by {there.__module__}.{there.__qualname__}")
+        missing = [preset for preset in (PUBLISHED, TINY) if preset not in presets]
+        if missing:
+            raise InvalidArgumentError(
+                f"{name}: preset {' and '.join(missing)} missing; given are {', '.join(presets)}"
+            )
+        frozen = MappingProxyType(dict(presets))
+        _entries[name] = Architecture(name, paper, build, frozen, graphs, parameters, checkpoints)
+        return build
+
+    return register
+
+
+@cache
+def listings() -> Mapping[str, Listing]:
+    """What architectures there are, by name and in alphabetical order; nothing of them is imported.
+
+    Raises:
+        DuplicateEntryError: two files register one name.
+    """
+    found: dict[str, Listing] = {}
+    for file in sorted(Path(__file__).parent.glob("*.py")):
+        for listing in _listings_of(file):
+            if listing.name in found:
+                raise DuplicateEntryError(
+                    f"{listing.name} is registered by {found[listing.name].module} and {file.stem}"
+                )
+            found[listing.name] = listing
+    return MappingProxyType(dict(sorted(found.items())))
+
+
+def _listings_of(file: Path) -> list[Listing]:
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    title = (ast.get_docstring(tree) or "").partition("\n")[0].rstrip(".")
+    functions = [node for node in tree.body if isinstance(node, ast.FunctionDef)]
+    calls = [call for function in functions for call in function.decorator_list if isinstance(call, ast.Call)]
+    named = [call for call in calls if isinstance(call.func, ast.Name) and call.func.id == architecture.__name__]
+    return [_listing_of(call, title, file.stem) for call in named]
+
+
+def _listing_of(call: ast.Call, title: str, module: str) -> Listing:
+    paper = next(keyword.value for keyword in call.keywords if keyword.arg == "paper")
+    return Listing(ast.literal_eval(call.args[0]), ast.literal_eval(paper), title, module)
+
+
+def find_architecture(name: str) -> Architecture:
+    """The entry of an architecture; imports its file, and so torch.
+
+    Raises:
+        UnknownEntryError: no architecture of that name.
+    """
+    if name in _entries:
+        return _entries[name]
+    known = listings()
+    if name not in known:
+        raise UnknownEntryError(f"no architecture {name!r}; there are {', '.join(known)}")
+    importlib.import_module(f".{known[name].module}", __package__)
+    return _entries[name]

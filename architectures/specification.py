@@ -1,0 +1,197 @@
+"""What an architecture states of itself as data: graphs, ports, axes, checkpoint layouts, image preprocessing.
+
+Nothing here needs torch; example inputs are drawn with NumPy, so the same seed gives the same bytes everywhere.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from ..errors import InvalidArgumentError
+
+FLOAT = "float"
+"""dtype of a port that follows the dtype of the export."""
+
+
+@dataclass(frozen=True)
+class Axis:
+    """A size that may differ from call to call.
+
+    Attributes:
+        name: the symbol in the ONNX graph.
+        size: size in the test data, and the size that stays when the axis is frozen.
+        sweep: sizes at which an export with this axis dynamic is proved.
+        dynamic: left symbolic unless the caller says otherwise.
+    """
+
+    name: str
+    size: int
+    sweep: tuple[int, ...] = (1, 2, 3, 8)
+    dynamic: bool = True
+
+
+@dataclass(frozen=True)
+class Port:
+    """One input or output tensor of a graph.
+
+    Attributes:
+        name: its name in the ONNX graph; nested states are flattened (`past_key_values.0.key`).
+        shape: per dim a size, an axis ("batch"), or a sum of axes ("past+sequence").
+        dtype: "float" follows the export; else a NumPy dtype name ("int64", "bool").
+        values: how example inputs are drawn: "normal", "integers" (uniform below `high`), "ones" or "zeros".
+        high: exclusive upper limit of "integers".
+    """
+
+    name: str
+    shape: tuple[int | str, ...]
+    dtype: str = FLOAT
+    values: str = "normal"
+    high: int = 2
+
+    def sizes(self, axes: Mapping[str, int]) -> tuple[int, ...]:
+        """The shape at given axis sizes."""
+        return tuple(dim if isinstance(dim, int) else sum(axes[name] for name in dim.split("+")) for dim in self.shape)
+
+    def draw(self, rng: np.random.Generator, shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray:
+        """An example value of `shape`; `dtype` is the export's floating-point type."""
+        stored = dtype if self.dtype == FLOAT else np.dtype(self.dtype)
+        match self.values:
+            case "normal":
+                return rng.standard_normal(shape).astype(stored)
+            case "integers":
+                return rng.integers(0, self.high, shape).astype(stored)
+            case "ones":
+                return np.ones(shape, stored)
+            case "zeros":
+                return np.zeros(shape, stored)
+        allowed = "normal, integers, ones, zeros"
+        raise InvalidArgumentError(f"port {self.name}: values={self.values!r}; allowed are {allowed}")
+
+
+@dataclass(frozen=True)
+class ImagePreprocessing:
+    """How a photograph becomes an input tensor.
+
+    Attributes:
+        input: name of the input.
+        resize: length of the shorter side after resizing.
+        crop: height and width cut from the centre.
+        mean: subtracted per channel, of values in [0, 1].
+        std: divided by per channel.
+        interpolation: filter of the resize.
+        layout: order of dims.
+        color: order of channels.
+    """
+
+    input: str
+    resize: int
+    crop: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    interpolation: str = "bilinear"
+    layout: str = "NCHW"
+    color: str = "RGB"
+
+
+def imagenet_preprocessing(image: str, image_size: int) -> ImagePreprocessing:
+    """The evaluation transform of ImageNet models: resize to 256, crop 224, normalise; scaled to other sizes."""
+    resize = image_size * 256 // 224
+    return ImagePreprocessing(image, resize, image_size, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+
+
+@dataclass(frozen=True)
+class GraphSpec:
+    """One ONNX graph of an architecture; most have one, an encoder-decoder has several.
+
+    Attributes:
+        name: file stem of the graph where there are several.
+        inputs: in the order of the graph.
+        outputs: in the order in which the module's results flatten.
+        axes: every axis that the ports name.
+        arguments: the positional arguments of `forward` as a nest of input names; None is one per input, in order.
+        keywords: its keyword arguments, likewise.
+        part: from the built module to the one whose `forward` this graph is; None is the module itself.
+        image_preprocessing: where an input is a photograph.
+    """
+
+    name: str
+    inputs: tuple[Port, ...]
+    outputs: tuple[Port, ...]
+    axes: tuple[Axis, ...]
+    arguments: tuple[Any, ...] | None = None
+    keywords: Mapping[str, Any] = field(default_factory=dict)
+    part: Callable[[Any], Any] | None = None
+    image_preprocessing: ImagePreprocessing | None = None
+
+    def sizes(self, **given: int) -> dict[str, int]:
+        """Size of every axis: its own, or the one given.
+
+        Raises:
+            InvalidArgumentError: an axis that the graph does not have, or a negative size.
+        """
+        known = {axis.name: axis.size for axis in self.axes}
+        for name, size in given.items():
+            if name not in known or size < 0:
+                raise InvalidArgumentError(
+                    f"{self.name}: {name}={size}; axes are {', '.join(known)}, sizes are not negative"
+                )
+        return known | given
+
+    def example_inputs(self, *, seed: int = 0, dtype: Any = np.float32, **sizes: int) -> dict[str, np.ndarray]:
+        """Seeded inputs by name, at the axes' own sizes or those given (`batch=3`).
+
+        Args:
+            seed: of the generator; every input draws from it in order.
+            dtype: what "float" ports become.
+            sizes: axis sizes.
+
+        Raises:
+            InvalidArgumentError: an axis that the graph does not have.
+        """
+        rng = np.random.default_rng(seed)
+        axes = self.sizes(**sizes)
+        return {port.name: port.draw(rng, port.sizes(axes), np.dtype(dtype)) for port in self.inputs}
+
+    def argument_names(self) -> tuple[Any, ...]:
+        """The positional arguments as a nest of input names."""
+        return tuple(port.name for port in self.inputs) if self.arguments is None else self.arguments
+
+
+@dataclass(frozen=True)
+class CheckpointLayout:
+    """How the keys of a published checkpoint become the module's own.
+
+    Attributes:
+        name: whose layout ("torchvision", "huggingface", …).
+        renames: (pattern, replacement) of `re.sub`, applied in order to every key; a key that becomes "" is dropped.
+        transposed: patterns of the module's keys whose 2-D tensors are stored transposed.
+        optional: patterns of the module's keys that may be missing.
+    """
+
+    name: str
+    renames: tuple[tuple[str, str], ...] = ()
+    transposed: tuple[str, ...] = ()
+    optional: tuple[str, ...] = (r"num_batches_tracked$",)
+
+    def rename(self, key: str) -> str:
+        """The module's key of a checkpoint's key; "" if it is not taken over."""
+        for pattern, replacement in self.renames:
+            key = re.sub(pattern, replacement, key)
+        return key
+
+    def is_transposed(self, key: str) -> bool:
+        """Whether the module's `key` is stored transposed."""
+        return any(re.search(pattern, key) for pattern in self.transposed)
+
+    def is_optional(self, key: str) -> bool:
+        """Whether the module's `key` may be missing from a checkpoint."""
+        return any(re.search(pattern, key) for pattern in self.optional)
+
+
+PLAIN = CheckpointLayout("onnx-arch")
+"""Keys as the module has them."""
