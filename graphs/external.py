@@ -36,28 +36,32 @@ def uses_external_data(tensor: TensorProto) -> bool:
     return tensor.HasField("data_location") and tensor.data_location == TensorProto.EXTERNAL
 
 
-def external_slice(tensor: TensorProto, folder: Path, expected: int) -> ExternalSlice:
+def external_slice(
+    tensor: TensorProto, folder: Path, expected: int | None = None, model_file: Path | None = None
+) -> ExternalSlice:
     """Resolve and check the external data of a tensor.
 
     Args:
         tensor: one with external data.
         folder: the model's folder.
-        expected: bytes that its type and shape take.
+        expected: bytes that its type and shape take; None if the tensor states its length.
+        model_file: the model itself, whose own weights count as external data with its name as location.
 
     Raises:
         InvalidModelError: no location, one outside the folder, no regular file, or a range outside the file.
     """
     entries = {entry.key: entry.value for entry in tensor.external_data}
-    file = external_file(entries.get("location", ""), folder)
-    offset = _integer(entries, "offset", 0)
-    length = _integer(entries, "length", expected)
+    location = entries.get("location", "")
+    own = model_file is not None and location == model_file.name
+    file = model_file if own and model_file is not None else external_file(location, folder)
     size = file.stat().st_size
-    if length != expected:
-        raise InvalidModelError(f"its shape and type take {expected} bytes, its external data are {length}")
+    offset = _integer(entries, "offset", 0)
+    length = _integer(entries, "length", size - offset if expected is None else expected)
+    if expected is not None and length != expected:
+        what = "the file holds" if own else "its external data are"
+        raise InvalidModelError(f"its shape and type take {expected} bytes, {what} {length}")
     if offset + length > size:
-        raise InvalidModelError(
-            f"external data {entries['location']!r} end at byte {offset + length}, the file has {size}"
-        )
+        raise InvalidModelError(f"external data {location!r} end at byte {offset + length}, the file has {size}")
     return ExternalSlice(file, offset, length)
 
 
@@ -103,9 +107,15 @@ def _regular_file(file: Path, folder: Path, shown: str) -> Path:
 class ExternalData:
     """The external data of one model: every file is mapped once, read-only, and tensors are views of the map."""
 
-    def __init__(self, folder: Path) -> None:
-        """Maps nothing yet; `folder` is the model's, below which all files must lie."""
+    def __init__(self, folder: Path, model_file: Path | None = None) -> None:
+        """Map nothing yet.
+
+        Args:
+            folder: the model's folder, below which all files must lie.
+            model_file: the model itself, in which `wire.lean_model` left weights; it may be a link to elsewhere.
+        """
         self._folder = folder
+        self._model_file = model_file
         self._maps: dict[Path, np.ndarray] = {}
 
     def array(self, tensor: TensorProto, expected: int) -> np.ndarray:
@@ -114,7 +124,7 @@ class ExternalData:
         Raises:
             InvalidModelError: as `external_slice`, or the file cannot be read.
         """
-        where = external_slice(tensor, self._folder, expected)
+        where = external_slice(tensor, self._folder, expected, self._model_file)
         if not where.length:
             return np.empty(0, np.uint8)
         return self._mapped(where.file)[where.offset : where.offset + where.length]
@@ -151,8 +161,8 @@ def _attribute_tensors(attribute: onnx.AttributeProto) -> Iterator[TensorProto]:
         yield from tensors_of(graph)
 
 
-def external_files(graph: onnx.GraphProto, folder: Path) -> tuple[Path, ...]:
-    """The external data files that a graph names, resolved, in order of their names."""
+def external_files(graph: onnx.GraphProto, model_file: Path) -> tuple[Path, ...]:
+    """The external data files that a graph names, resolved, in order of their names; without the model file itself."""
     locations = {
         entry.value
         for tensor in tensors_of(graph)
@@ -160,4 +170,4 @@ def external_files(graph: onnx.GraphProto, folder: Path) -> tuple[Path, ...]:
         for entry in tensor.external_data
         if entry.key == "location"
     }
-    return tuple(sorted({external_file(location, folder) for location in locations}))
+    return tuple(sorted({external_file(name, model_file.parent) for name in locations - {model_file.name}}))

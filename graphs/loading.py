@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import mmap
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from .model import Model
 from .naming import name_nodes
 from .ordering import sort_graph
 from .validation import check_graph, check_header, opset_versions
+from .wire import lean_model
 
 BUNDLE_MODEL = "model.onnx"
 LARGEST_PROTOBUF = 2**31 - 1
@@ -66,7 +68,7 @@ def model_file(path: Path) -> Path:
 
 
 def read_proto(file: Path) -> onnx.ModelProto:
-    """Parse an .onnx file; nothing in it is checked yet.
+    """Parse an .onnx file, its large weights left in it as external data; nothing in it is checked yet.
 
     Raises:
         InvalidModelError: unreadable, empty, too large, or no protobuf message.
@@ -75,15 +77,24 @@ def read_proto(file: Path) -> onnx.ModelProto:
         size = file.stat().st_size
         if size > LARGEST_PROTOBUF:
             raise InvalidModelError(f"{size} bytes; an .onnx file has at most {LARGEST_PROTOBUF}, weights beside it")
-        data = file.read_bytes()
+        if not size:
+            raise InvalidModelError("the file is empty")
+        data = _lean_content(file)
     except OSError as error:
         raise InvalidModelError(f"cannot be read: {error.strerror}") from error
-    if not data:
-        raise InvalidModelError("the file is empty")
     try:
         return onnx.ModelProto.FromString(data)
     except DecodeError:
         raise InvalidModelError(f"no ONNX model: its {size} bytes are truncated or not protobuf") from None
+
+
+def _lean_content(file: Path) -> bytes:
+    with (
+        file.open("rb") as stream,
+        mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as mapped,
+        memoryview(mapped) as content,
+    ):
+        return lean_model(content, file.name)
 
 
 def _load(file: Path) -> Model:
@@ -94,9 +105,8 @@ def _load(file: Path) -> Model:
     opsets = opset_versions(proto)
     check_graph(proto.graph, opsets)
     sort_graph(proto.graph)
-    folder = file.parent
-    graph = convert_graph(proto.graph, opsets, ExternalData(folder))
-    files = external_files(proto.graph, folder)
+    graph = convert_graph(proto.graph, opsets, ExternalData(file.parent, file))
+    files = external_files(proto.graph, file)
     sha256, size = _digest([file, *files])
     return Model(file, proto, graph, opsets, sha256, size, files)
 

@@ -70,7 +70,9 @@ class Model:
 
     Attributes:
         path: the .onnx file.
-        proto: the model as loaded, after inlining and naming; external data still external.
+        proto: the model as loaded, after inlining, naming and sorting. Weights are not in it: external data are still
+            external, and large embedded weights (4 KiB and more) are external data whose location is the file itself.
+            `surgery.save_proto` writes such a proto anywhere.
         graph: its graph.
         opsets: version by domain ("" for ai.onnx).
         sha256: over the file and its external data files, in order of their names.

@@ -17,6 +17,9 @@ from .model import TensorSpec
 LARGEST_DIM = 2**48
 """A dim or an element count above this is a corrupted file: no machine holds it."""
 
+LARGEST_RANK = 64
+"""What NumPy arrays can have."""
+
 PACKED_BITS: dict[int, int] = {
     TensorProto.INT4: 4,
     TensorProto.UINT4: 4,
@@ -49,15 +52,16 @@ def element_count(dims: Iterable[int]) -> int:
     """Product of `dims`.
 
     Raises:
-        InvalidModelError: a negative dim, or a product that no machine could hold.
+        InvalidModelError: a negative dim, a rank above 64, or a product that no machine could hold.
     """
     dims = tuple(dims)
     if any(dim < 0 for dim in dims):
         raise InvalidModelError(f"shape {list(dims)} has a negative dim")
-    count = math.prod(dims)
-    if count > LARGEST_DIM:
-        raise InvalidModelError(f"shape {list(dims)} has {count} elements; at most {LARGEST_DIM} are possible")
-    return count
+    if len(dims) > LARGEST_RANK:
+        raise InvalidModelError(f"rank {len(dims)}; at most {LARGEST_RANK} is possible")
+    if math.prod(dim for dim in dims if dim) > LARGEST_DIM:
+        raise InvalidModelError(f"shape {list(dims)} is too large; at most {LARGEST_DIM} elements are possible")
+    return math.prod(dims)
 
 
 def stored_bytes(element_type: int, dims: Iterable[int]) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cache
+from typing import Any
 
 import onnx
 from onnx import AttributeProto, defs
@@ -147,14 +148,19 @@ def _check_attributes(node: onnx.NodeProto, schema: defs.OpSchema) -> None:
                 f"knows {allowed}"
             )
         expected = known[attribute.name].type
-        if attribute.type != int(expected):
+        if attribute.type != _number(expected):
             raise InvalidModelError(
-                f"node {label(node)}: attribute {attribute.name!r} is of type {_type_name(attribute.type)}; allowed is {_type_name(int(expected))}"
+                f"node {label(node)}: attribute {attribute.name!r} is of type {_type_name(attribute.type)}; "
+                f"allowed is {_type_name(_number(expected))}"
             )
     present = {attribute.name for attribute in node.attribute}
     missing = sorted(name for name, entry in known.items() if entry.required and name not in present)
     if missing:
         raise InvalidModelError(f"node {label(node)} lacks the required attribute {', '.join(missing)}")
+
+
+def _number(expected: Any) -> int:
+    return int(expected)  # the stubs of onnx do not know that its schema enumerations convert
 
 
 def _type_name(attribute_type: int) -> str:
