@@ -1,1 +1,418 @@
-"""Kernels."""
+"""Conv and ConvTranspose of any spatial rank: tiled im2col and matrix products."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..errors import InvalidAttributeError, InvalidInputError
+from ._contraction import DType, magnitude
+from ._windows import output_shape, resolve_pads
+from .registry import kernel, products, scale
+from .scale import Array, Rule, Scale
+from .storage import decode
+
+TILE_ELEMENTS = 1 << 18
+"""Elements of one im2col tile, about 2 MiB in float64, so that it stays in the cache."""
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """Sizes of one convolution, all lists one entry per spatial axis."""
+
+    kernel_shape: tuple[int, ...]
+    strides: tuple[int, ...]
+    dilations: tuple[int, ...]
+    begin: tuple[int, ...]
+    end: tuple[int, ...]
+    out: tuple[int, ...]
+
+    def offsets(self) -> Iterator[tuple[int, ...]]:
+        """Positions in the kernel, in row-major order."""
+        return itertools.product(*(range(size) for size in self.kernel_shape))
+
+    def slices(self, offset: Sequence[int], start: int = 0, stop: int | None = None) -> tuple[slice, ...]:
+        """Where the padded input meets a kernel position, for output rows start:stop of the first spatial axis."""
+        found = []
+        for axis, position in enumerate(offset):
+            low, high = (start, self.out[0] if stop is None else stop) if axis == 0 else (0, self.out[axis])
+            first = position * self.dilations[axis] + low * self.strides[axis]
+            found.append(slice(first, first + (high - low - 1) * self.strides[axis] + 1, self.strides[axis]))
+        return tuple(found)
+
+
+def _geometry(
+    x: Array,
+    w: Array,
+    auto_pad: str,
+    dilations: Sequence[int] | None,
+    kernel_shape: Sequence[int] | None,
+    pads: Sequence[int] | None,
+    strides: Sequence[int] | None,
+) -> Geometry:
+    rank = x.ndim - 2
+    sizes = tuple(w.shape[2:])
+    if kernel_shape is not None and tuple(kernel_shape) != sizes:
+        raise InvalidAttributeError(f"Conv: kernel_shape={list(kernel_shape)}, but the weight has {list(sizes)}")
+    steps = (1,) * rank if strides is None else tuple(strides)
+    spread = (1,) * rank if dilations is None else tuple(dilations)
+    begin, end = resolve_pads(auto_pad, pads, x.shape[2:], sizes, steps, spread)
+    out = output_shape(x.shape[2:], sizes, steps, spread, begin, end)
+    return Geometry(sizes, steps, spread, tuple(begin), tuple(end), tuple(out))
+
+
+def _check_channels(op_type: str, x: Array, w: Array, group: int) -> None:
+    if x.ndim < 2 or w.ndim != x.ndim:
+        raise InvalidInputError(f"{op_type}: input of shape {x.shape} does not go with a weight of shape {w.shape}")
+    channels, weight = (w.shape[1] * group, w.shape[0]) if op_type == "Conv" else (w.shape[0], w.shape[0])
+    if x.shape[1] != channels or weight % group:
+        raise InvalidInputError(
+            f"{op_type}: input of shape {x.shape} and weight of shape {w.shape} do not go with group={group}"
+        )
+
+
+def _padded(x: Array, geometry: Geometry, precision: DType) -> Array:
+    """Zero-padded copy (…, *spatial) in `precision`; negative padding crops."""
+    rank = len(geometry.out)
+    crop = tuple(
+        slice(max(0, -low), size - max(0, -high) if high < 0 else None)
+        for low, high, size in zip(geometry.begin, geometry.end, x.shape[x.ndim - rank :], strict=True)
+    )
+    x = x[(..., *crop)]
+    widths = [(max(0, low), max(0, high)) for low, high in zip(geometry.begin, geometry.end, strict=True)]
+    if not any(map(any, widths)):
+        return x.astype(precision, copy=False)
+    lead = x.shape[: x.ndim - rank]
+    sizes = [size + low + high for size, (low, high) in zip(x.shape[x.ndim - rank :], widths, strict=True)]
+    out = np.zeros((*lead, *sizes), precision)
+    inner = tuple(slice(low, low + size) for size, (low, _) in zip(x.shape[x.ndim - rank :], widths, strict=True))
+    out[(..., *inner)] = x
+    return out
+
+
+def convolve(x: Array, w: Array, geometry: Geometry, group: int, precision: DType) -> Array:
+    """Cross-correlation without bias: (N, C, *D) and (M, C/group, *kernel) -> (N, M, *out), in `precision`."""
+    N, M = x.shape[0], w.shape[0]
+    y = np.empty((N, M, *geometry.out), precision)
+    if y.size == 0:
+        return y
+    if w[0].size == 0:
+        y.fill(0)
+        return y
+    weight = w.reshape(group, M // group, *w.shape[1:]).astype(precision, copy=False)
+    for n in range(N):
+        image = _padded(x[n], geometry, precision).reshape(group, -1, *_padded_shape(x, geometry))
+        per_group = y[n].reshape(group, M // group, *geometry.out)
+        if weight.shape[1] * weight.shape[2] <= 4 and group > 1:
+            _depthwise(image, weight, geometry, per_group)
+        else:
+            for g in range(group):
+                _by_tiles(image[g], weight[g], geometry, per_group[g])
+    return y
+
+
+def _padded_shape(x: Array, geometry: Geometry) -> list[int]:
+    return [size + low + high for size, low, high in zip(x.shape[2:], geometry.begin, geometry.end, strict=True)]
+
+
+def _by_tiles(image: Array, w: Array, geometry: Geometry, out: Array) -> None:
+    """One group: gather the windows of a few output rows (im2col), multiply, store."""
+    matrix = w.reshape(w.shape[0], -1)
+    if not geometry.out:
+        out[...] = matrix @ image.reshape(-1)
+        return
+    if math.prod(geometry.kernel_shape) == 1:
+        view = image[(slice(None), *geometry.slices((0,) * len(geometry.out)))]
+        out.reshape(len(w), -1)[...] = matrix @ view.reshape(len(image), -1)
+        return
+    row = len(image) * math.prod(geometry.kernel_shape) * math.prod(geometry.out[1:])
+    rows = min(geometry.out[0], max(1, TILE_ELEMENTS // row))
+    tile = np.empty((len(image), *geometry.kernel_shape, rows, *geometry.out[1:]), image.dtype)
+    for start in range(0, geometry.out[0], rows):
+        stop = min(start + rows, geometry.out[0])
+        part = (
+            tile
+            if stop - start == rows
+            else np.empty((*tile.shape[: -len(geometry.out)], stop - start, *geometry.out[1:]), tile.dtype)
+        )
+        for offset in geometry.offsets():
+            part[(slice(None), *offset)] = image[(slice(None), *geometry.slices(offset, start, stop))]
+        out[:, start:stop] = (matrix @ part.reshape(matrix.shape[1], -1)).reshape(
+            len(w), stop - start, *geometry.out[1:]
+        )
+
+
+def _depthwise(image: Array, w: Array, geometry: Geometry, out: Array) -> None:
+    """Few channels a group: add one kernel position at a time over all groups."""
+    out.fill(0)
+    blank = (None,) * len(geometry.out)
+    for offset in geometry.offsets():
+        window = image[(slice(None), slice(None), *geometry.slices(offset))]
+        for channel in range(w.shape[2]):
+            factor = w[(slice(None), slice(None), channel, *offset)]
+            out += factor[(..., *blank)] * window[:, channel][:, None]
+
+
+def _with_bias(y: Array, b: Array | None) -> Array:
+    if b is not None:
+        y += decode(b).astype(y.dtype, copy=False).reshape(-1, *(1,) * (y.ndim - 2))
+    return y
+
+
+@kernel("Conv", since=1, linear_in=(0, 1), streams=True)
+def conv(
+    x: Array,
+    w: Array,
+    b: Array | None = None,
+    /,
+    *,
+    auto_pad: str = "NOTSET",
+    dilations: Sequence[int] | None = None,
+    group: int = 1,
+    kernel_shape: Sequence[int] | None = None,
+    pads: Sequence[int] | None = None,
+    strides: Sequence[int] | None = None,
+    precision: DType = np.float64,
+) -> Array:
+    """Cross-correlate `x` with the filters `w`.
+
+    Args:
+        x: (N, C, D1, …, Dn).
+        w: (M, C / group, k1, …, kn).
+        b: (M,) or None.
+        auto_pad: NOTSET, VALID, SAME_UPPER or SAME_LOWER.
+        dilations: per spatial axis, 1 by default; so are `strides`.
+        group: number of groups that input and output channels are divided into.
+        kernel_shape: if given, the spatial shape of `w`.
+        pads: beginnings, then ends; 0 by default.
+        strides: step of the window.
+        precision: float64, or float32 for a deviation.
+
+    Returns:
+        (N, M, o1, …, on).
+
+    Raises:
+        InvalidInputError: channels that do not go with `group`.
+        InvalidAttributeError: lists of the wrong length.
+
+    Spec: Conv, since 1
+    """
+    _check_channels("Conv", x, w, group)
+    geometry = _geometry(x, w, auto_pad, dilations, kernel_shape, pads, strides)
+    return _with_bias(convolve(x, w, geometry, group, precision), b)
+
+
+@scale("Conv", since=1)
+def conv_scale(
+    y: Array,
+    x: Array,
+    w: Array,
+    b: Array | None = None,
+    /,
+    *,
+    auto_pad: str = "NOTSET",
+    dilations: Sequence[int] | None = None,
+    group: int = 1,
+    kernel_shape: Sequence[int] | None = None,
+    pads: Sequence[int] | None = None,
+    strides: Sequence[int] | None = None,
+) -> Scale:
+    """DOT: the same convolution of absolute values; C / group · prod(kernel_shape) products, one more for a bias."""
+    geometry = _geometry(x, w, auto_pad, dilations, kernel_shape, pads, strides)
+    size = magnitude(lambda prepare, precision: convolve(prepare(x), prepare(w), geometry, group, precision), x, w)
+    bias = None if b is None else np.abs(b)
+    return Scale(_with_bias(size, bias), math.prod(w.shape[1:]) + (b is not None), Rule.DOT)
+
+
+@products("Conv", since=1)
+def conv_products(
+    indices: Array,
+    x: Array,
+    w: Array,
+    b: Array | None = None,
+    /,
+    *,
+    auto_pad: str = "NOTSET",
+    dilations: Sequence[int] | None = None,
+    group: int = 1,
+    kernel_shape: Sequence[int] | None = None,
+    pads: Sequence[int] | None = None,
+    strides: Sequence[int] | None = None,
+) -> Array:
+    """The C / group · prod(kernel_shape) products (and the bias) of each chosen output element."""
+    geometry = _geometry(x, w, auto_pad, dilations, kernel_shape, pads, strides)
+    n, m, *where = np.unravel_index(indices, (x.shape[0], w.shape[0], *geometry.out))
+    per_group = w.shape[1]
+    channels = (m // (w.shape[0] // group))[:, None] * per_group + np.arange(per_group)  # (n, C / group)
+    padded = _padded(x, geometry, np.float64)
+    terms = [
+        padded[(n[:, None], channels, *_positions(where, offset, geometry))] * decode(w)[(m, slice(None), *offset)]
+        for offset in geometry.offsets()
+    ]
+    if b is not None:
+        terms.append(decode(b)[m][:, None])
+    return np.concatenate(terms, axis=1) if terms else np.zeros((len(indices), 0))
+
+
+def _positions(where: Sequence[Array], offset: Sequence[int], geometry: Geometry) -> Iterator[Array]:
+    for axis, position in enumerate(offset):
+        yield (where[axis] * geometry.strides[axis] + position * geometry.dilations[axis])[:, None]
+
+
+@dataclass(frozen=True)
+class TransposedGeometry:
+    """Sizes of one transposed convolution: the full output before cropping, what is cropped, the result."""
+
+    kernel_shape: tuple[int, ...]
+    strides: tuple[int, ...]
+    dilations: tuple[int, ...]
+    full: tuple[int, ...]
+    begin: tuple[int, ...]
+    out: tuple[int, ...]
+
+
+def _transposed_geometry(
+    x: Array,
+    w: Array,
+    auto_pad: str,
+    dilations: Sequence[int] | None,
+    output_padding: Sequence[int] | None,
+    wanted: Sequence[int] | None,
+    pads: Sequence[int] | None,
+    strides: Sequence[int] | None,
+) -> TransposedGeometry:
+    """Spec: ConvTranspose; total_padding = stride·(D − 1) + output_padding + dilated kernel − output_shape."""
+    rank = x.ndim - 2
+    sizes = w.shape[2:]
+    steps = (1,) * rank if strides is None else tuple(strides)
+    spread = (1,) * rank if dilations is None else tuple(dilations)
+    extra = (0,) * rank if output_padding is None else tuple(output_padding)
+    natural = [steps[i] * (x.shape[2 + i] - 1) + (sizes[i] - 1) * spread[i] + 1 for i in range(rank)]
+    full = [natural[i] + extra[i] for i in range(rank)]
+    if wanted is not None and len(wanted) > 0:
+        wanted = list(wanted)[-rank:]
+    elif auto_pad in ("SAME_UPPER", "SAME_LOWER"):
+        wanted = [x.shape[2 + i] * steps[i] for i in range(rank)]
+    else:
+        both = [0] * 2 * rank if pads is None or auto_pad == "VALID" else list(pads)
+        out = [full[i] - both[i] - both[rank + i] for i in range(rank)]
+        return TransposedGeometry(tuple(sizes), steps, spread, tuple(full), tuple(both[:rank]), tuple(out))
+    totals = [full[i] - wanted[i] for i in range(rank)]
+    # The larger half of an odd total goes to the beginning unless auto_pad is SAME_UPPER (spec text of ConvTranspose).
+    begin = [total // 2 if auto_pad == "SAME_UPPER" else total - total // 2 for total in totals]
+    return TransposedGeometry(tuple(sizes), steps, spread, tuple(full), tuple(begin), tuple(wanted))
+
+
+def convolve_transposed(x: Array, w: Array, geometry: TransposedGeometry, group: int, precision: DType) -> Array:
+    """Transposed convolution without bias: (N, C, *D) and (C, M/group, *kernel) -> (N, M, *out)."""
+    N, C = x.shape[:2]
+    per_group = w.shape[1]
+    rank = len(geometry.out)
+    full = np.zeros(
+        (
+            N,
+            group,
+            per_group,
+            *(max(f, b + o) for f, b, o in zip(geometry.full, geometry.begin, geometry.out, strict=True)),
+        ),
+        precision,
+    )
+    images = x.reshape(N, group, C // group, -1).astype(precision, copy=False)
+    weight = w.reshape(group, C // group, per_group, *geometry.kernel_shape).astype(precision, copy=False)
+    for offset in itertools.product(*(range(size) for size in geometry.kernel_shape)):
+        part = np.matmul(weight[(..., *offset)].swapaxes(1, 2), images)  # (N, group, M / group, D)
+        target = tuple(
+            slice(p * d, p * d + (size - 1) * s + 1, s)
+            for p, d, s, size in zip(offset, geometry.dilations, geometry.strides, x.shape[2:], strict=True)
+        )
+        full[(..., *target)] += part.reshape(N, group, per_group, *x.shape[2:])
+    y = _window(full, geometry, rank)
+    return y.reshape(N, group * per_group, *geometry.out)
+
+
+def _window(full: Array, geometry: TransposedGeometry, rank: int) -> Array:
+    """Cut the result out of the full output; a negative beginning means zeros before it."""
+    low = [max(0, -b) for b in geometry.begin]
+    if any(low):
+        full = np.pad(full, [(0, 0)] * (full.ndim - rank) + [(p, p) for p in low])
+    cut = tuple(slice(b + p, b + p + o) for b, p, o in zip(geometry.begin, low, geometry.out, strict=True))
+    return np.ascontiguousarray(full[(..., *cut)])
+
+
+@kernel("ConvTranspose", since=1, linear_in=(0, 1), streams=True)
+def conv_transpose(
+    x: Array,
+    w: Array,
+    b: Array | None = None,
+    /,
+    *,
+    auto_pad: str = "NOTSET",
+    dilations: Sequence[int] | None = None,
+    group: int = 1,
+    kernel_shape: Sequence[int] | None = None,
+    output_padding: Sequence[int] | None = None,
+    output_shape: Sequence[int] | None = None,
+    pads: Sequence[int] | None = None,
+    strides: Sequence[int] | None = None,
+    precision: DType = np.float64,
+) -> Array:
+    """Transposed convolution (deconvolution): every input element adds a scaled filter to the output.
+
+    Args:
+        x: (N, C, D1, …, Dn).
+        w: (C, M / group, k1, …, kn).
+        b: (M,) or None.
+        auto_pad: NOTSET, VALID, SAME_UPPER or SAME_LOWER.
+        dilations: per spatial axis, 1 by default; so are `strides`.
+        group: number of groups.
+        kernel_shape: if given, the spatial shape of `w`.
+        output_padding: added to one side of the output, 0 by default.
+        output_shape: the spatial sizes wanted; padding then follows from it.
+        pads: beginnings, then ends, cut from the output.
+        strides: distance of neighbouring input elements in the output.
+        precision: float64, or float32 for a deviation.
+
+    Returns:
+        (N, M, o1, …, on).
+
+    Raises:
+        InvalidInputError: channels that do not go with `group`.
+
+    Spec: ConvTranspose, since 1
+    """
+    _check_channels("ConvTranspose", x, w, group)
+    geometry = _transposed_geometry(x, w, auto_pad, dilations, output_padding, output_shape, pads, strides)
+    return _with_bias(convolve_transposed(x, w, geometry, group, precision), b)
+
+
+@scale("ConvTranspose", since=1)
+def conv_transpose_scale(
+    y: Array,
+    x: Array,
+    w: Array,
+    b: Array | None = None,
+    /,
+    *,
+    auto_pad: str = "NOTSET",
+    dilations: Sequence[int] | None = None,
+    group: int = 1,
+    output_padding: Sequence[int] | None = None,
+    output_shape: Sequence[int] | None = None,
+    pads: Sequence[int] | None = None,
+    strides: Sequence[int] | None = None,
+) -> Scale:
+    """DOT on absolute values; C / group · prod(ceil(kernel / stride)) products meet in one element at most."""
+    geometry = _transposed_geometry(x, w, auto_pad, dilations, output_padding, output_shape, pads, strides)
+    size = magnitude(
+        lambda prepare, precision: convolve_transposed(prepare(x), prepare(w), geometry, group, precision), x, w
+    )
+    meets = math.prod(
+        k if d > 1 else -(-k // s)
+        for k, s, d in zip(geometry.kernel_shape, geometry.strides, geometry.dilations, strict=True)
+    )
+    bias = None if b is None else np.abs(b)
+    return Scale(_with_bias(size, bias), x.shape[1] // group * meets + (b is not None), Rule.DOT)

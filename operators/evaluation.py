@@ -61,6 +61,7 @@ def prepare(
     opset: int,
     domain: str = "",
     output_count: int = 1,
+    stored: Sequence[np.dtype[Any] | None] | None = None,
 ) -> Call:
     """Resolve a node to a call of its kernel.
 
@@ -71,20 +72,21 @@ def prepare(
         opset: the model's version of `domain`.
         domain: operator set domain.
         output_count: number of outputs that the node names.
+        stored: the stored dtype of each input where `inputs` are decoded already; None reads it off `inputs`.
 
     Raises:
         MissingKernelError: no kernel for this operator at this opset.
         InvalidAttributeError: an attribute that the kernel does not know.
     """
     entry = find_kernel(op_type, opset=opset, domain=domain)
-    stored = tuple(_dtype(value) for value in inputs)
+    stored = tuple(_dtype(value) for value in inputs) if stored is None else tuple(stored)
     known = parameters(entry.function)
     unknown = sorted(set(attributes) - set(known)) if "**" not in known else []
     if unknown:
         raise InvalidAttributeError(f"{op_type} (since {entry.since}): unknown attribute {', '.join(unknown)}")
     keywords = {name: value for name, value in attributes.items() if name not in SEAM_PARAMETERS}
     seam = {"output_count": output_count, "stored": stored, "opset": opset}
-    keywords.update({name: seam[name] for name in SEAM_PARAMETERS & set(known)})
+    keywords.update({name: seam[name] for name in seam.keys() & set(known)})
     decoded = tuple(_decode(value, entry.streams) for value in inputs)
     return Call(entry, decoded, keywords, stored, output_count, opset)
 
@@ -133,6 +135,9 @@ def output_dtypes(call: Call, outputs: Sequence[Any]) -> tuple[np.dtype[Any] | N
         first = next((dtype for dtype in call.stored if dtype is not None and is_float(dtype)), None)
         return tuple(first if _dtype(o) == np.float64 else _dtype(o) for o in outputs)
     bound = _bound_types(schema, call.stored)
+    if "stash_type" in schema.attributes:
+        stash = call.keywords.get("stash_type", onnx.TensorProto.FLOAT)
+        bound.setdefault("U", onnx.helper.tensor_dtype_to_np_dtype(stash))
     return tuple(_output_dtype(schema, bound, index, value) for index, value in enumerate(outputs))
 
 

@@ -1,1 +1,517 @@
-"""Kernels."""
+"""Normalisation by mean and variance, by root mean square, by stored statistics, by neighbours and by a norm."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from ..errors import InvalidAttributeError, InvalidInputError
+from .registry import kernel, scale
+from .scale import Array, Rule, Scale
+
+EPSILON = float(np.float32(1e-5))
+MOMENTUM = float(np.float32(0.9))
+
+ROUNDINGS = 4.0
+"""Half-units that sqrt, reciprocal and two products add to a normalised value, each at its own size."""
+
+
+def _moments(x: Array, axes: tuple[int, ...], epsilon: float) -> tuple[Array, Array]:
+    """(mean, 1 / sqrt(variance + epsilon)) over `axes`, kept as axes of size one; population variance."""
+    mean = x.mean(axis=axes, keepdims=True)
+    variance = ((x - mean) ** 2).mean(axis=axes, keepdims=True)
+    return mean, 1 / np.sqrt(variance + epsilon)
+
+
+def _spread(n: int) -> float:
+    """Deviation of z for means over n in any order: random rounding of n positive summands has sqrt(n) / 3."""
+    return math.sqrt(1 + n / (9 * ROUNDINGS**2))
+
+
+def standardized_magnitude(x: Array, axes: tuple[int, ...], epsilon: float) -> Array:
+    """First-order error scale of (x − mean) / sqrt(variance + epsilon), in half-units in the last place.
+
+    With d = x − mean and i = 1 / sqrt(v + ε): d carries |d| (its own rounding) plus mean|x| (the mean's); v carries
+    relatively (E[x²] + mean²) / (v + ε), the cancellation of the one-pass formula E[x²] − mean², which the function
+    body of LayerNormalization 17 uses and which contains the two-pass error; i carries half of that plus `ROUNDINGS`.
+    """
+    mean, inverse = _moments(x, axes, epsilon)
+    d = x - mean
+    cancellation = ((x**2).mean(axis=axes, keepdims=True) + mean**2) * inverse**2
+    mean_error = np.abs(x).mean(axis=axes, keepdims=True)
+    return inverse * (np.abs(d) + mean_error) + np.abs(d) * inverse * (cancellation / 2 + ROUNDINGS)
+
+
+def _trailing(x: Array, axis: int, op_type: str) -> tuple[int, ...]:
+    if not -x.ndim <= axis < max(x.ndim, 1):
+        raise InvalidAttributeError(f"{op_type}: axis={axis} is outside [-{x.ndim}, {x.ndim}) for shape {x.shape}")
+    return tuple(range(axis % max(x.ndim, 1), x.ndim))
+
+
+@kernel("LayerNormalization", since=17)
+def layer_normalization(
+    x: Array,
+    weight: Array,
+    b: Array | None = None,
+    /,
+    *,
+    axis: int = -1,
+    epsilon: float = EPSILON,
+    stash_type: int = 1,
+) -> tuple[Array, Array, Array]:
+    """Standardise over the axes from `axis` on, then scale and shift.
+
+    Args:
+        x: (…, d_axis, …, d_last).
+        weight: Scale, broadcastable to `x` from the right.
+        b: shift, likewise, or None.
+        axis: first normalised axis.
+        epsilon: added to the variance.
+        stash_type: precision of the first stage in a runtime; the reference is float64.
+
+    Returns:
+        (Y like `x`, Mean and InvStdDev with size one in the normalised axes).
+
+    Raises:
+        InvalidAttributeError: `axis` outside [−rank, rank).
+
+    Spec: LayerNormalization, since 17
+    """
+    axes = _trailing(x, axis, "LayerNormalization")
+    mean, inverse = _moments(x, axes, epsilon)
+    y = (x - mean) * inverse * weight
+    return (y if b is None else y + b), mean, inverse
+
+
+@scale("LayerNormalization", since=17)
+def layer_normalization_scale(
+    y: tuple[Array, Array, Array],
+    x: Array,
+    weight: Array,
+    b: Array | None = None,
+    /,
+    *,
+    axis: int = -1,
+    epsilon: float = EPSILON,
+) -> tuple[Scale, Scale, Scale]:
+    """COMPOSED: `standardized_magnitude` times |Scale|, plus the roundings of the product and of the shift."""
+    axes = _trailing(x, axis, "LayerNormalization")
+    n = math.prod(x.shape[a] for a in axes)
+    size = standardized_magnitude(x, axes, epsilon) * np.abs(weight) + np.abs(y[0])
+    size = size if b is None else size + np.abs(b)
+    mean, inverse = y[1], y[2]
+    cancellation = ((x**2).mean(axis=axes, keepdims=True) + mean**2) * inverse**2
+    return (
+        Scale(size, n, Rule.COMPOSED, _spread(n)),
+        Scale(np.abs(x).mean(axis=axes, keepdims=True), n + 1, Rule.DOT),
+        Scale(inverse * (cancellation / 2 + ROUNDINGS), n, Rule.COMPOSED, _spread(n)),
+    )
+
+
+@kernel("RMSNormalization", since=23)
+def rms_normalization(
+    x: Array, weight: Array, /, *, axis: int = -1, epsilon: float = EPSILON, stash_type: int = 1
+) -> Array:
+    """Divide by the root mean square over the axes from `axis` on, then scale.
+
+    Args:
+        x: (…, d_axis, …, d_last).
+        weight: scale, broadcastable to `x` from the right.
+        axis: first normalised axis.
+        epsilon: added to the mean square.
+        stash_type: precision of the first stage in a runtime; the reference is float64.
+
+    Returns:
+        Like `x`.
+
+    Raises:
+        InvalidAttributeError: `axis` outside [−rank, rank).
+
+    Spec: RMSNormalization, since 23
+    """
+    axes = _trailing(x, axis, "RMSNormalization")
+    return x / np.sqrt((x**2).mean(axis=axes, keepdims=True) + epsilon) * weight
+
+
+@scale("RMSNormalization", since=23)
+def rms_normalization_scale(y: Array, x: Array, weight: Array, /, *, axis: int = -1) -> Scale:
+    """COMPOSED: every step is a product of relative roundings: |y|·(1/2 mean of squares + sqrt, quotient, product)."""
+    n = math.prod(x.shape[a] for a in _trailing(x, axis, "RMSNormalization"))
+    return Scale(np.abs(y) * ROUNDINGS, n, Rule.COMPOSED, _spread(n))
+
+
+def _per_channel(values: Array, x: Array) -> Array:
+    return values.reshape(1, -1, *(1,) * (x.ndim - 2))
+
+
+@kernel("InstanceNormalization", since=1)
+def instance_normalization(
+    x: Array,
+    weight: Array,
+    b: Array,
+    /,
+    *,
+    epsilon: float = EPSILON,
+    consumed_inputs: Sequence[int] | None = None,
+) -> Array:
+    """Standardise every channel of every instance over its spatial axes.
+
+    Args:
+        x: (N, C, D1, …, Dn).
+        weight: scale, (C,).
+        b: (C,).
+        epsilon: added to the variance.
+        consumed_inputs: legacy optimisation attribute of version 1, ignored.
+
+    Returns:
+        Like `x`.
+
+    Spec: InstanceNormalization, since 1
+    """
+    axes = tuple(range(2, x.ndim))
+    mean, inverse = _moments(x, axes, epsilon)
+    return (x - mean) * inverse * _per_channel(weight, x) + _per_channel(b, x)
+
+
+@scale("InstanceNormalization", since=1)
+def instance_normalization_scale(y: Array, x: Array, weight: Array, b: Array, /, *, epsilon: float = EPSILON) -> Scale:
+    """COMPOSED: `standardized_magnitude` over the spatial axes, then as in LayerNormalization."""
+    axes = tuple(range(2, x.ndim))
+    n = math.prod(x.shape[2:])
+    size = standardized_magnitude(x, axes, epsilon) * np.abs(_per_channel(weight, x))
+    return Scale(size + np.abs(_per_channel(b, x)) + np.abs(y), n, Rule.COMPOSED, _spread(n))
+
+
+def _grouped(x: Array, num_groups: int) -> Array:
+    if num_groups <= 0 or x.shape[1] % num_groups:
+        raise InvalidAttributeError(
+            f"GroupNormalization: num_groups={num_groups} does not divide {x.shape[1]} channels"
+        )
+    return x.reshape(x.shape[0], num_groups, -1)
+
+
+def _group_normalized(x: Array, weight: Array, b: Array, num_groups: int, epsilon: float) -> Array:
+    groups = _grouped(x, num_groups)
+    mean, inverse = _moments(groups, (2,), epsilon)
+    return ((groups - mean) * inverse).reshape(x.shape) * _per_channel(weight, x) + _per_channel(b, x)
+
+
+def _group_magnitude(y: Array, x: Array, weight: Array, b: Array, num_groups: int, epsilon: float) -> Scale:
+    groups = _grouped(x, num_groups)
+    size = standardized_magnitude(groups, (2,), epsilon).reshape(x.shape) * np.abs(_per_channel(weight, x))
+    n = groups.shape[2]
+    return Scale(size + np.abs(_per_channel(b, x)) + np.abs(y), n, Rule.COMPOSED, _spread(n))
+
+
+@kernel("GroupNormalization", since=21)
+def group_normalization(
+    x: Array, weight: Array, b: Array, /, *, num_groups: int, epsilon: float = EPSILON, stash_type: int = 1
+) -> Array:
+    """Standardise over groups of channels and the spatial axes; scale and shift per channel.
+
+    Args:
+        x: (N, C, D1, …, Dn).
+        weight: scale, (C,).
+        b: bias, (C,).
+        num_groups: divides C.
+        epsilon: added to the variance.
+        stash_type: precision of the first stage in a runtime; the reference is float64.
+
+    Returns:
+        Like `x`.
+
+    Raises:
+        InvalidAttributeError: `num_groups` does not divide C.
+
+    Spec: GroupNormalization, since 21
+    """
+    return _group_normalized(x, weight, b, num_groups, epsilon)
+
+
+@scale("GroupNormalization", since=21)
+def group_normalization_scale(
+    y: Array, x: Array, weight: Array, b: Array, /, *, num_groups: int, epsilon: float = EPSILON
+) -> Scale:
+    """COMPOSED: `standardized_magnitude` over each group, then as in LayerNormalization."""
+    return _group_magnitude(y, x, weight, b, num_groups, epsilon)
+
+
+@kernel("GroupNormalization", since=18)
+def group_normalization_18(x: Array, weight: Array, b: Array, /, *, num_groups: int, epsilon: float = EPSILON) -> Array:
+    """As since 21, but scale and bias are given per group: (num_groups,).
+
+    Spec: GroupNormalization, since 18
+    """
+    per_group = x.shape[1] // num_groups if num_groups else 0
+    return _group_normalized(x, weight.repeat(per_group), b.repeat(per_group), num_groups, epsilon)
+
+
+@scale("GroupNormalization", since=18)
+def group_normalization_18_scale(
+    y: Array, x: Array, weight: Array, b: Array, /, *, num_groups: int, epsilon: float = EPSILON
+) -> Scale:
+    """As since 21 with scale and bias repeated per channel."""
+    per_group = x.shape[1] // num_groups
+    return _group_magnitude(y, x, weight.repeat(per_group), b.repeat(per_group), num_groups, epsilon)
+
+
+def _batch_normalized(x: Array, weight: Array, b: Array, mean: Array, variance: Array, epsilon: float) -> Array:
+    if x.ndim < 1 or len({*weight.shape, *b.shape, *mean.shape, *variance.shape}) > 1:
+        raise InvalidInputError(f"BatchNormalization: statistics of unequal sizes for input of shape {x.shape}")
+    shape = (1, -1, *(1,) * (x.ndim - 2)) if x.ndim > 1 else (-1,)
+    weight, b, mean, variance = (v.reshape(shape) for v in (weight, b, mean, variance))
+    return (x - mean) / np.sqrt(variance + epsilon) * weight + b
+
+
+def _batch_magnitude(
+    y: Array, x: Array, weight: Array, b: Array, mean: Array, variance: Array, epsilon: float
+) -> Array:
+    """|γ| / sqrt(v + ε) · (|x| + |mean|), for x·a + (b − mean·a) as for (x − mean)·a + b, plus |b| and |y|."""
+    shape = (1, -1, *(1,) * (x.ndim - 2)) if x.ndim > 1 else (-1,)
+    factor = np.abs(weight) / np.sqrt(variance + epsilon)
+    return factor.reshape(shape) * (np.abs(x) + np.abs(mean).reshape(shape)) + np.abs(b).reshape(shape) + np.abs(y)
+
+
+BATCH_ROUNDINGS = 5
+"""sum, sqrt, quotient, product, sum: none of them repeats over elements."""
+
+
+@kernel("BatchNormalization", since=9)
+def batch_normalization(
+    x: Array,
+    weight: Array,
+    b: Array,
+    mean: Array,
+    var: Array,
+    /,
+    *,
+    epsilon: float = EPSILON,
+    momentum: float = MOMENTUM,
+    training_mode: int = 0,
+    output_count: int = 1,
+) -> Array | tuple[Array, ...]:
+    """Normalise every channel by stored statistics, or by the batch's own in training.
+
+    Args:
+        x: (N, C, D1, …, Dn) or (N,) with one channel.
+        weight: scale, (C,).
+        b: (C,).
+        mean: (C,).
+        var: (C,), population variance.
+        epsilon: added to the variance.
+        momentum: weight of the old statistics in the new running ones.
+        training_mode: use and return the batch's statistics.
+        output_count: 1 in inference.
+
+    Returns:
+        Y like `x`; in training also the running mean and variance, (C,).
+
+    Raises:
+        InvalidInputError: statistics of unequal sizes.
+
+    Spec: BatchNormalization, since 9
+    """
+    if not training_mode and output_count == 1:
+        return _batch_normalized(x, weight, b, mean, var, epsilon)
+    axes = (0, *range(2, x.ndim))
+    batch_mean, batch_var = x.mean(axis=axes), x.var(axis=axes)
+    y = _batch_normalized(x, weight, b, batch_mean, batch_var, epsilon)
+    running = (mean * momentum + batch_mean * (1 - momentum), var * momentum + batch_var * (1 - momentum))
+    return (y, *running, batch_mean, batch_var)[:output_count]
+
+
+@scale("BatchNormalization", since=9)
+def batch_normalization_scale(
+    y: Array | tuple[Array, ...],
+    x: Array,
+    weight: Array,
+    b: Array,
+    mean: Array,
+    var: Array,
+    /,
+    *,
+    epsilon: float = EPSILON,
+    momentum: float = MOMENTUM,
+    training_mode: int = 0,
+) -> Scale | tuple[Scale, ...]:
+    """COMPOSED: affine with |x| and |mean| before they cancel; in training as InstanceNormalization over the batch."""
+    if not isinstance(y, tuple):
+        if not training_mode:
+            size = _batch_magnitude(y, x, weight, b, mean, var, epsilon)
+            return Scale(size, BATCH_ROUNDINGS, Rule.COMPOSED)
+        y = (y,)
+    axes = (0, *range(2, x.ndim))
+    n = x.size // max(1, x.shape[1])
+    size = standardized_magnitude(x, axes, epsilon) * np.abs(_per_channel(weight, x)) + np.abs(y[0])
+    first = Scale(size + np.abs(_per_channel(b, x)), n, Rule.COMPOSED, _spread(n))
+    new_mean = np.abs(x).mean(axis=axes)
+    new_var = (x**2).mean(axis=axes) + x.mean(axis=axes) ** 2
+    running = (np.abs(mean) * momentum + new_mean * (1 - momentum), np.abs(var) * momentum + new_var * (1 - momentum))
+    rest = (Scale(size, n, Rule.COMPOSED, _spread(n)) for size in (*running, new_mean, new_var))
+    return (first, *rest)[: len(y)]
+
+
+@kernel("BatchNormalization", since=1)
+def batch_normalization_1(
+    x: Array,
+    weight: Array,
+    b: Array,
+    mean: Array,
+    var: Array,
+    /,
+    *,
+    epsilon: float = EPSILON,
+    momentum: float = MOMENTUM,
+    spatial: int = 1,
+    is_test: int = 0,
+    consumed_inputs: Sequence[int] | None = None,
+) -> Array:
+    """Inference by stored statistics; `spatial`=0 has one statistic per activation instead of per channel.
+
+    Spec: BatchNormalization, since 1 (7 drops is_test and consumed_inputs)
+    """
+    if spatial:
+        return _batch_normalized(x, weight, b, mean, var, epsilon)
+    return (x - mean) / np.sqrt(var + epsilon) * weight + b
+
+
+@scale("BatchNormalization", since=1)
+def batch_normalization_1_scale(
+    y: Array,
+    x: Array,
+    weight: Array,
+    b: Array,
+    mean: Array,
+    var: Array,
+    /,
+    *,
+    epsilon: float = EPSILON,
+    spatial: int = 1,
+) -> Scale:
+    """COMPOSED: as since 9."""
+    if spatial:
+        return Scale(_batch_magnitude(y, x, weight, b, mean, var, epsilon), BATCH_ROUNDINGS, Rule.COMPOSED)
+    factor = np.abs(weight) / np.sqrt(var + epsilon)
+    return Scale(factor * (np.abs(x) + np.abs(mean)) + np.abs(b) + np.abs(y), BATCH_ROUNDINGS, Rule.COMPOSED)
+
+
+def _square_sum(x: Array, size: int) -> Array:
+    """Σ x² over `size` neighbouring channels, the larger half of an even window after the element."""
+    before = (size - 1) // 2
+    channels = x.shape[1]
+    padded = np.zeros((x.shape[0], channels + size - 1, *x.shape[2:]))
+    padded[:, before : before + channels] = x**2
+    total = np.zeros_like(x)
+    for shift in range(size):
+        total += padded[:, shift : shift + channels]
+    return total
+
+
+@kernel("LRN", since=1)
+def lrn(
+    x: Array,
+    /,
+    *,
+    size: int,
+    alpha: float = float(np.float32(1e-4)),
+    beta: float = 0.75,
+    bias: float = 1.0,
+) -> Array:
+    """Divide by a power of the mean square of neighbouring channels.
+
+    Args:
+        x: (N, C, D1, …, Dn).
+        size: number of channels summed over; the larger half of an even size comes after the element.
+        alpha: factor of the sum, divided by `size`.
+        beta: exponent.
+        bias: added to the sum.
+
+    Returns:
+        Like `x`.
+
+    Spec: LRN, since 1
+    """
+    return x / (bias + alpha / size * _square_sum(x, size)) ** beta
+
+
+@scale("LRN", since=1)
+def lrn_scale(
+    y: Array,
+    x: Array,
+    /,
+    *,
+    size: int,
+    alpha: float = float(np.float32(1e-4)),
+    beta: float = 0.75,
+    bias: float = 1.0,
+) -> Scale:
+    """COMPOSED: the base carries `size` + 3 roundings, raised to beta; a power b^β adds 2 |β ln b| + 4."""
+    base = bias + alpha / size * _square_sum(x, size)
+    roundings = np.abs(beta) * (1 + ROUNDINGS) + 2 * np.abs(beta * np.log(base)) + ROUNDINGS
+    return Scale(np.abs(y) * roundings, size, Rule.COMPOSED)
+
+
+@kernel("MeanVarianceNormalization", since=1)
+def mean_variance_normalization(
+    x: Array, /, *, axes: Sequence[int] = (0, 2, 3), across_channels: int = 0, normalize_variance: int = 1
+) -> Array:
+    """(x − mean) / sqrt(variance) over `axes`; the function body adds 1e-9 to the deviation.
+
+    Args:
+        x: any shape that has `axes`.
+        axes: normalised axes.
+        across_channels: version 1 only; also over the channel axis.
+        normalize_variance: version 1 only; 0 subtracts the mean alone.
+
+    Returns:
+        Like `x`.
+
+    Spec: MeanVarianceNormalization, since 1 (function body since 9)
+    """
+    over = tuple(a % x.ndim for a in axes) if not across_channels else (0, 1, *range(2, x.ndim))
+    d = x - x.mean(axis=over, keepdims=True)
+    if not normalize_variance:
+        return d
+    return d / (np.sqrt((d**2).mean(axis=over, keepdims=True)) + float(np.float32(1e-9)))
+
+
+@scale("MeanVarianceNormalization", since=1)
+def mean_variance_normalization_scale(
+    y: Array, x: Array, /, *, axes: Sequence[int] = (0, 2, 3), across_channels: int = 0
+) -> Scale:
+    """COMPOSED: `standardized_magnitude` without epsilon (the function body uses the one-pass variance)."""
+    over = tuple(a % x.ndim for a in axes) if not across_channels else (0, 1, *range(2, x.ndim))
+    n = math.prod(x.shape[a] for a in over)
+    return Scale(standardized_magnitude(x, over, 1e-18) + np.abs(y), n, Rule.COMPOSED, _spread(n))
+
+
+@kernel("LpNormalization", since=1)
+def lp_normalization(x: Array, /, *, axis: int = -1, p: int = 2) -> Array:
+    """Divide by the p-norm along `axis`; a norm of zero gives zero.
+
+    Args:
+        x: any shape.
+        axis: the axis of the norm.
+        p: 1 or 2.
+
+    Returns:
+        Like `x`.
+
+    Raises:
+        InvalidAttributeError: `p` is neither 1 nor 2.
+
+    Spec: LpNormalization, since 1
+    """
+    if p not in (1, 2):
+        raise InvalidAttributeError(f"LpNormalization: p={p}; allowed: 1, 2")
+    norm = np.linalg.norm(x, ord=p, axis=axis, keepdims=True)
+    return np.divide(x, norm, out=np.zeros_like(x), where=norm != 0)
+
+
+@scale("LpNormalization", since=1)
+def lp_normalization_scale(y: Array, x: Array, /, *, axis: int = -1) -> Scale:
+    """COMPOSED: relative roundings of a positive sum, its root and the quotient."""
+    n = x.shape[axis]
+    return Scale(np.abs(y) * ROUNDINGS, n, Rule.COMPOSED, _spread(n))

@@ -16,6 +16,7 @@ arrive as they are stored. A kernel may declare these keyword-only parameters be
     output_count: int      how many outputs the node asks for (Split, BatchNormalization, MaxPool, Dropout, …)
     stored: tuple          the stored dtype of every input, None where absent (where the type is the semantics)
     opset: int             the opset version of the model (where it is needed beyond `since`)
+    precision: dtype       float64, or float32 where a deviation is propagated through a linear operator
 
 and `streams=True` at registration leaves float32 inputs as they are stored (the kernel converts block by block, so that
 a weight of a gigabyte is never held twice).
@@ -54,7 +55,7 @@ ROOMS = (
 )
 """The modules of this package that register kernels; a new module is added here."""
 
-SEAM_PARAMETERS = frozenset({"output_count", "stored", "opset"})
+SEAM_PARAMETERS = frozenset({"output_count", "stored", "opset", "precision"})
 
 Kernel = Callable[..., Any]
 Key = tuple[str, str, int]

@@ -48,11 +48,14 @@ class Scale:
             products (plus one for a bias) in one output element; for COMPOSED, the number of roundings that the
             longest chain of accumulations adds up.
         rule: the family.
+        spread: for DOT and COMPOSED, the standard deviation of z that sums in their natural order have, as a number
+            or per element; None lets the verdict derive it from `terms` and the cancellation |y| / magnitude.
     """
 
     magnitude: Array
     terms: float | Array
     rule: Rule
+    spread: float | Array | None = None
 
 
 ScaleFunction = Callable[..., "Scale | tuple[Scale, ...]"]
