@@ -1,1 +1,343 @@
-"""Kernels."""
+"""Pooling over sliding windows of any spatial rank, its inverses, and pooling over all spatial axes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import product
+from typing import Any
+
+import numpy as np
+
+from ..errors import InvalidInputError
+from ._windows import (
+    Windows,
+    output_shape,
+    pad_to_windows,
+    reduce_windows,
+    resolve_pads,
+    resolve_windows,
+    tap,
+)
+from .reduction import summands
+from .registry import kernel, products, scale
+from .scale import Array, Rule, Scale, exact
+
+POWER_ROUNDINGS = 6.0
+"""Roundings of |x|^p (at most 3, with a powf of one ulp) and of the p-th root after the sum (3)."""
+
+COLUMN_MAJOR = 1
+"""`storage_order` of MaxPool: the first spatial axis runs fastest in Indices."""
+
+
+def _windows(
+    shape: Sequence[int],
+    kernel_shape: Sequence[int],
+    auto_pad: str,
+    ceil_mode: int,
+    dilations: Sequence[int] | None,
+    pads: Sequence[int] | None,
+    strides: Sequence[int] | None,
+) -> Windows:
+    return resolve_windows(
+        shape, kernel_shape, auto_pad=auto_pad, pads=pads, strides=strides, dilations=dilations, ceil_mode=ceil_mode
+    )
+
+
+def _lowest(dtype: np.dtype[Any]) -> Any:
+    return -np.inf if dtype.kind == "f" else np.iinfo(dtype).min
+
+
+def _max_with_indices(x: Array, windows: Windows, storage_order: int) -> tuple[Array, Array]:
+    """Largest element of each window and its flat index, the first tap in row-major order among equals."""
+    rank, spatial = len(windows.kernel_shape), windows.spatial_shape
+    padded = x
+    for axis in range(rank):
+        padded = pad_to_windows(padded, axis, windows, _lowest(x.dtype))
+    at = [windows.positions(axis) for axis in range(rank)]
+    steps = np.cumprod([1, *(spatial[:-1] if storage_order == COLUMN_MAJOR else spatial[:0:-1])])
+    steps = steps if storage_order == COLUMN_MAJOR else steps[::-1]
+    best = np.full((*x.shape[:2], *windows.counts), _lowest(x.dtype), x.dtype)
+    found = np.full(best.shape, -1, np.int64)
+    for offsets in product(*map(range, windows.kernel_shape)):
+        value, index, inside = padded, np.zeros((), np.int64), np.ones((), bool)
+        for axis, offset in enumerate(offsets):
+            value = tap(value, axis, windows, offset)
+            along = at[axis][:, offset].reshape(-1, *[1] * (rank - axis - 1))
+            index = index + along * steps[axis]
+            inside = inside & (along >= 0) & (along < spatial[axis])
+        take = inside & ((found < 0) | (value > best) | (np.isnan(value) & ~np.isnan(best)))
+        best, found = np.where(take, value, best), np.where(take, index, found)
+    planes = np.arange(math.prod(x.shape[:2])).reshape(*x.shape[:2], *[1] * rank) * math.prod(spatial)
+    return best, np.where(found < 0, found, found + planes)
+
+
+@kernel("MaxPool", since=1, scale=exact, streams=True)
+def max_pool(
+    x: Array,
+    /,
+    *,
+    kernel_shape: Sequence[int],
+    auto_pad: str = "NOTSET",
+    ceil_mode: int = 0,
+    dilations: Sequence[int] | None = None,
+    pads: Sequence[int] | None = None,
+    storage_order: int = 0,
+    strides: Sequence[int] | None = None,
+    output_count: int = 1,
+) -> Array | tuple[Array, Array]:
+    """Largest element of every window; padding never wins.
+
+    Args:
+        x: (N, C, D1, …, Dn), any float, int8 or uint8.
+        kernel_shape: window sizes; `dilations` (since 10) spread them, `strides` step them.
+        auto_pad: NOTSET (`pads` holds), VALID, SAME_UPPER or SAME_LOWER.
+        ceil_mode: since 10: 1 keeps a last, partial window that starts on the input or its beginning padding.
+        pads: all beginnings, then all ends.
+        storage_order: since 8: 1 numbers Indices with the first spatial axis running fastest.
+        output_count: 2 asks for Indices.
+
+    Returns:
+        (N, C, …) and, if asked for, int64 Indices into the flat `x`, the first tap among equal ones (the spec names
+        none); −1 for a window that lies in the padding alone.
+
+    Spec: MaxPool, since 1, 8, 10, 11, 12 and 22
+    """
+    windows = _windows(x.shape, kernel_shape, auto_pad, ceil_mode, dilations, pads, strides)
+    if output_count > 1:
+        best, found = _max_with_indices(x, windows, storage_order)
+        return _decoded(best), found
+    return _decoded(reduce_windows(x, windows, _lowest(x.dtype), np.maximum))
+
+
+def _decoded(y: Array) -> Array:
+    """float64 of a float32 tensor: a maximum is exact in any type, so that only the output need be converted."""
+    return y.astype(np.float64, copy=False) if y.dtype.kind == "f" else y
+
+
+@kernel("AveragePool", since=1, linear_in=(0,))
+def average_pool(
+    x: Array,
+    /,
+    *,
+    kernel_shape: Sequence[int],
+    auto_pad: str = "NOTSET",
+    ceil_mode: int = 0,
+    count_include_pad: int = 0,
+    dilations: Sequence[int] | None = None,
+    pads: Sequence[int] | None = None,
+    strides: Sequence[int] | None = None,
+) -> Array:
+    """Mean of every window.
+
+    Args:
+        x: (N, C, D1, …, Dn), any float.
+        count_include_pad: since 7: 0 divides by the elements of the window that lie on the input, 1 by those that lie
+            on the input or its padding; what a last window of `ceil_mode` has beyond that never counts.
+        dilations: since 19. The other attributes are those of MaxPool.
+
+    Spec: AveragePool, since 1, 7, 10, 11, 19 and 22
+    """
+    windows = _windows(x.shape, kernel_shape, auto_pad, ceil_mode, dilations, pads, strides)
+    return reduce_windows(x, windows, 0, np.add) / windows.taps_inside(with_pads=bool(count_include_pad))
+
+
+@scale("AveragePool", since=1)
+def average_pool_scale(y: Array, x: Array, /, *, kernel_shape: Sequence[int], **attributes: Any) -> Scale:
+    """DOT: a sum over the window, and the division."""
+    return Scale(
+        average_pool(np.abs(x), kernel_shape=kernel_shape, **attributes), math.prod(kernel_shape) + 1, Rule.DOT
+    )
+
+
+@products("AveragePool", since=1)
+def average_pool_products(
+    flat: Array,
+    x: Array,
+    /,
+    *,
+    kernel_shape: Sequence[int],
+    auto_pad: str = "NOTSET",
+    ceil_mode: int = 0,
+    count_include_pad: int = 0,
+    dilations: Sequence[int] | None = None,
+    pads: Sequence[int] | None = None,
+    strides: Sequence[int] | None = None,
+) -> Array:
+    """The elements of each window over their number, 0 for padding."""
+    windows = _windows(x.shape, kernel_shape, auto_pad, ceil_mode, dilations, pads, strides)
+    batch, channel, *window = np.unravel_index(flat, (*x.shape[:2], *windows.counts))
+    rank, inside, at = len(window), np.ones((), bool), []
+    for axis, which in enumerate(window):
+        along = windows.positions(axis)[which].reshape(len(flat), *[-1 if i == axis else 1 for i in range(rank)])
+        inside = inside & (along >= 0) & (along < windows.spatial_shape[axis])
+        at.append(np.clip(along, 0, windows.spatial_shape[axis] - 1))
+    first = (-1, *[1] * rank)
+    taken = np.where(inside, x[(batch.reshape(first), channel.reshape(first), *at)], 0).reshape(len(flat), -1)
+    return taken / windows.taps_inside(with_pads=bool(count_include_pad))[tuple(window)][:, None]
+
+
+@kernel("LpPool", since=1)
+def lp_pool(
+    x: Array,
+    /,
+    *,
+    kernel_shape: Sequence[int],
+    p: float = 2,
+    auto_pad: str = "NOTSET",
+    ceil_mode: int = 0,
+    dilations: Sequence[int] | None = None,
+    pads: Sequence[int] | None = None,
+    strides: Sequence[int] | None = None,
+) -> Array:
+    """(Σ |x|^p)^(1/p) of every window; attributes as for MaxPool (`ceil_mode` and `dilations` since 18).
+
+    Spec: LpPool, since 1, 2, 11, 18 and 22
+    """
+    windows = _windows(x.shape, kernel_shape, auto_pad, ceil_mode, dilations, pads, strides)
+    return reduce_windows(np.abs(x) ** p, windows, 0, np.add) ** (1 / p)
+
+
+def _norm_scale(y: Array, count: int, p: float) -> Scale:
+    """COMPOSED at |y|: the sum of `count` powers is off by at most `count` roundings relatively, the root divides that
+    by p; powers and root add a few of their own."""
+    return Scale(np.abs(y), count / p + POWER_ROUNDINGS, Rule.COMPOSED)
+
+
+@scale("LpPool", since=1)
+def lp_pool_scale(y: Array, x: Array, /, *, kernel_shape: Sequence[int], p: float = 2) -> Scale:
+    """See `_norm_scale`."""
+    return _norm_scale(y, math.prod(kernel_shape), p)
+
+
+def _spatial(x: Array) -> tuple[int, ...]:
+    return tuple(range(2, x.ndim))
+
+
+@kernel("GlobalAveragePool", since=1, linear_in=(0,))
+def global_average_pool(x: Array, /) -> Array:
+    """(N, C, D1, …, Dn) -> (N, C, 1, …, 1): means over the spatial axes. Spec: GlobalAveragePool, since 1."""
+    return np.mean(x, axis=_spatial(x), keepdims=True)
+
+
+@scale("GlobalAveragePool", since=1)
+def global_average_pool_scale(y: Array, x: Array, /) -> Scale:
+    """DOT: a sum over all spatial elements, and the division."""
+    return Scale(np.mean(np.abs(x), axis=_spatial(x), keepdims=True), math.prod(x.shape[2:]) + 1, Rule.DOT)
+
+
+@products("GlobalAveragePool", since=1)
+def global_average_pool_products(flat: Array, x: Array, /) -> Array:
+    """The spatial elements over their number."""
+    return summands(flat, x, _spatial(x)) / math.prod(x.shape[2:])
+
+
+@kernel("GlobalMaxPool", since=1, scale=exact)
+def global_max_pool(x: Array, /) -> Array:
+    """(N, C, D1, …, Dn) -> (N, C, 1, …, 1): largest over the spatial axes. Spec: GlobalMaxPool, since 1."""
+    return np.max(x, axis=_spatial(x), keepdims=True, initial=_lowest(x.dtype))
+
+
+@kernel("GlobalLpPool", since=1)
+def global_lp_pool(x: Array, /, *, p: float = 2) -> Array:
+    """(N, C, D1, …, Dn) -> (N, C, 1, …, 1): (Σ |x|^p)^(1/p) over spatial axes. Spec: GlobalLpPool, since 1."""
+    return np.sum(np.abs(x) ** p, axis=_spatial(x), keepdims=True) ** (1 / p)
+
+
+@scale("GlobalLpPool", since=1)
+def global_lp_pool_scale(y: Array, x: Array, /, *, p: float = 2) -> Scale:
+    """See `_norm_scale`."""
+    return _norm_scale(y, math.prod(x.shape[2:]), p)
+
+
+@kernel("MaxUnpool", since=9, scale=exact)
+def max_unpool(
+    x: Array,
+    indices: Array,
+    output_shape: Array | None = None,
+    /,
+    *,
+    kernel_shape: Sequence[int],
+    pads: Sequence[int] | None = None,
+    strides: Sequence[int] | None = None,
+) -> Array:
+    """Zeros, with every element of `x` at its index: the inverse of MaxPool as far as there is one.
+
+    Args:
+        x: (N, C, D1, …, Dn).
+        indices: same shape, int64, flat in a tensor of the sizes (D − 1)·stride + kernel − pads.
+        output_shape: (n + 2,) int64; a larger output keeps that tensor in its first corner.
+
+    Raises:
+        InvalidInputError: `output_shape` is smaller than those sizes.
+
+    Spec: MaxUnpool, since 9, 11 and 22
+    """
+    ones = (1,) * len(kernel_shape)
+    steps = ones if strides is None else strides
+    begin, end = resolve_pads("NOTSET", pads, x.shape[2:], kernel_shape, steps, ones)
+    inferred = [
+        (size - 1) * step + taps - before - after
+        for size, step, taps, before, after in zip(x.shape[2:], steps, kernel_shape, begin, end, strict=True)
+    ]
+    y = np.zeros((*x.shape[:2], *inferred), x.dtype)
+    y.reshape(-1)[indices.reshape(-1)] = x.reshape(-1)
+    if output_shape is None:
+        return y
+    room = [int(wanted) - size for wanted, size in zip(output_shape, y.shape, strict=True)]
+    if min(room) < 0:
+        raise InvalidInputError(f"MaxUnpool: output_shape={output_shape.tolist()} is smaller than {y.shape}")
+    return np.pad(y, [(0, spare) for spare in room])
+
+
+@kernel("Col2Im", since=18, linear_in=(0,))
+def col2im(
+    x: Array,
+    image_shape: Array,
+    block_shape: Array,
+    /,
+    *,
+    dilations: Sequence[int] | None = None,
+    pads: Sequence[int] | None = None,
+    strides: Sequence[int] | None = None,
+) -> Array:
+    """Add sliding blocks back into the image that they were cut from.
+
+    Args:
+        x: (N, C · prod(block_shape), L), L blocks in row-major order.
+        image_shape: (n,) int64.
+        block_shape: (n,) int64, before dilation.
+
+    Returns:
+        (N, C, *image_shape): every pixel the sum of the block elements that cover it.
+
+    Raises:
+        InvalidInputError: L is not the number of blocks that fit.
+
+    Spec: Col2Im, since 18
+    """
+    image, block = [int(size) for size in image_shape], [int(size) for size in block_shape]
+    steps = [1] * len(image) if strides is None else list(strides)
+    spread = [1] * len(image) if dilations is None else list(dilations)
+    begin, end = resolve_pads("NOTSET", pads, image, block, steps, spread)
+    counts = output_shape(image, block, steps, spread, begin, end)
+    if x.shape[2] != math.prod(counts):
+        raise InvalidInputError(f"Col2Im: {x.shape[2]} blocks, {counts} fit on an image of {image}")
+    columns = x.reshape(x.shape[0], -1, math.prod(block), *counts)
+    canvas = np.zeros((*columns.shape[:2], *np.add(image, np.add(begin, end))), x.dtype)
+    for column, offsets in enumerate(product(*map(range, block))):
+        runs = (
+            slice(offset * wide, offset * wide + (count - 1) * step + 1, step)
+            for offset, wide, count, step in zip(offsets, spread, counts, steps, strict=True)
+        )
+        canvas[:, :, *runs] += columns[:, :, column]
+    return canvas[:, :, *(slice(before, before + size) for before, size in zip(begin, image, strict=True))]
+
+
+@scale("Col2Im", since=18)
+def col2im_scale(y: Array, x: Array, image_shape: Array, block_shape: Array, /, **attributes: Any) -> Scale:
+    """A sum over the blocks that cover a pixel: DOT, with as many terms as the most covered pixel has blocks."""
+    if y.dtype.kind != "f":
+        return Scale(np.zeros(()), 0, Rule.EXACT)
+    cover = col2im(np.ones((1, *x.shape[1:])), image_shape, block_shape, **attributes)
+    return Scale(col2im(np.abs(x), image_shape, block_shape, **attributes), cover.max(initial=0), Rule.DOT)

@@ -1,1 +1,267 @@
-"""Kernels."""
+"""Reductions over axes: sums, means, products, norms, logarithms of sums, extremes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..errors import InvalidAttributeError
+from .registry import kernel, products, scale
+from .scale import Array, Rule, Scale
+
+Axes = tuple[int, ...]
+Body = Callable[[Array, Axes, bool], Array]
+ScaleBody = Callable[[Array, Array, Axes, bool], Scale]
+
+ROOT_ROUNDINGS = 2.0
+"""Roundings after the sum of squares: the root (1) and one spare for a runtime that scales by the largest element."""
+
+LOG_ROUNDINGS = 4.0
+"""Roundings after a sum: the logarithm (implementations err by at most one ulp: 2), the final sum (1), one spare."""
+
+
+def _add(x: Array, axes: Axes, keepdims: bool) -> Array:
+    return np.sum(x, axis=axes, keepdims=keepdims, dtype=x.dtype)
+
+
+def _count(x: Array, axes: Axes) -> int:
+    return math.prod(x.shape[axis] for axis in axes)
+
+
+def _as_stored(value: Array, x: Array) -> Array:
+    """`value` in the dtype of `x`: an integer operator truncates what is not whole."""
+    return np.asarray(value).astype(x.dtype, copy=False)
+
+
+def _mean(x: Array, axes: Axes, keepdims: bool) -> Array:
+    total, count = _add(x, axes, keepdims), _count(x, axes)
+    if x.dtype.kind == "f":
+        return np.asarray(total / np.float64(count))
+    quotient = np.abs(total) // max(count, 1)
+    return _as_stored(np.where(total < 0, -quotient, quotient), x)
+
+
+def _lowest(dtype: np.dtype[Any]) -> Any:
+    return -np.inf if dtype.kind == "f" else False if dtype.kind == "b" else np.iinfo(dtype).min
+
+
+def _highest(dtype: np.dtype[Any]) -> Any:
+    return np.inf if dtype.kind == "f" else True if dtype.kind == "b" else np.iinfo(dtype).max
+
+
+def _max(x: Array, axes: Axes, keepdims: bool) -> Array:
+    return np.max(x, axis=axes, keepdims=keepdims, initial=_lowest(x.dtype))
+
+
+def _min(x: Array, axes: Axes, keepdims: bool) -> Array:
+    return np.min(x, axis=axes, keepdims=keepdims, initial=_highest(x.dtype))
+
+
+def _prod(x: Array, axes: Axes, keepdims: bool) -> Array:
+    return np.prod(x, axis=axes, keepdims=keepdims, dtype=x.dtype)
+
+
+def _l1(x: Array, axes: Axes, keepdims: bool) -> Array:
+    return _add(np.abs(x), axes, keepdims)
+
+
+def _sum_square(x: Array, axes: Axes, keepdims: bool) -> Array:
+    return _add(x * x, axes, keepdims)
+
+
+def _l2(x: Array, axes: Axes, keepdims: bool) -> Array:
+    return _as_stored(np.sqrt(_sum_square(x, axes, keepdims)), x)
+
+
+def _log_sum(x: Array, axes: Axes, keepdims: bool) -> Array:
+    return _as_stored(np.log(_add(x, axes, keepdims)), x)
+
+
+def _peak(x: Array, axes: Axes) -> Array:
+    """Largest value with the axes kept; 0 where it is infinite, so that the shifted exponentials stay defined."""
+    peak = np.asarray(_max(x, axes, True), np.float64)
+    return np.where(np.isinf(peak), 0, peak)
+
+
+def _log_sum_exp(x: Array, axes: Axes, keepdims: bool) -> Array:
+    peak = _peak(x, axes)
+    value = np.log(_add(np.exp(x - peak), axes, True)) + peak
+    return _as_stored(value if keepdims else np.squeeze(value, axes), x)
+
+
+def _sum_scale(_y: Array, x: Array, axes: Axes, keepdims: bool) -> Scale:
+    """DOT: a sum of K values."""
+    return Scale(_l1(x, axes, keepdims), max(_count(x, axes), 1), Rule.DOT)
+
+
+def _mean_scale(_y: Array, x: Array, axes: Axes, keepdims: bool) -> Scale:
+    """DOT: a sum of K values, and the division."""
+    count = max(_count(x, axes), 1)
+    return Scale(_l1(x, axes, keepdims) / count, count + 1, Rule.DOT)
+
+
+def _prod_scale(y: Array, x: Array, axes: Axes, keepdims: bool) -> Scale:
+    """ULP: K − 1 multiplications, each of relative error u, and the rounding to the stored type."""
+    return Scale(np.abs(y), max(_count(x, axes), 1), Rule.ULP)
+
+
+def _sum_square_scale(y: Array, x: Array, axes: Axes, keepdims: bool) -> Scale:
+    """DOT: K products x·x."""
+    return Scale(np.abs(y), max(_count(x, axes), 1), Rule.DOT)
+
+
+def _l2_scale(y: Array, x: Array, axes: Axes, keepdims: bool) -> Scale:
+    """COMPOSED at |y|: the sum of K squares is off by at most K roundings relatively, the root halves that."""
+    return Scale(np.abs(y), _count(x, axes) / 2 + ROOT_ROUNDINGS, Rule.COMPOSED)
+
+
+def _log_sum_scale(y: Array, x: Array, axes: Axes, keepdims: bool) -> Scale:
+    """COMPOSED: log turns the relative error of the sum S, up to K roundings at Σ|x| / |S|, into an absolute one; the
+    logarithm itself rounds at |y|."""
+    total = np.abs(_add(x, axes, keepdims))
+    amplified = np.divide(_l1(x, axes, keepdims), total, out=np.zeros_like(total), where=total > 0)
+    return Scale(amplified + np.abs(np.where(np.isfinite(y), y, 0)), _count(x, axes) + LOG_ROUNDINGS, Rule.COMPOSED)
+
+
+def _log_sum_exp_scale(y: Array, x: Array, axes: Axes, keepdims: bool) -> Scale:
+    """COMPOSED, with t = x − max, p = exp(t) / Σ exp(t) and L = y − max.
+
+    Derivation: the rounding of t_j moves exp(t_j) relatively by |t_j| units, hence log Σ by Σ p_j |t_j|; every
+    exponential adds a few units, hence 1 for their mean; the sum of K positive terms is counted in `terms`; log rounds
+    at |L| and the last addition at |y|. A runtime that does not shift by the maximum rounds at |y| only.
+    """
+    peak = _peak(x, axes)
+    shifted = x - peak
+    powers = np.exp(shifted)
+    total = _add(powers, axes, True)
+    spread = np.divide(
+        _add(powers * np.abs(np.where(powers > 0, shifted, 0)), axes, True),
+        total,
+        out=np.zeros_like(total),
+        where=total > 0,
+    )
+    size = 1 + spread + np.abs(np.log(total)) + np.abs(np.log(total) + peak)
+    size = np.where(np.isfinite(size), size, 0)
+    return Scale(size if keepdims else np.squeeze(size, axes), _count(x, axes) + LOG_ROUNDINGS, Rule.COMPOSED)
+
+
+class Reduction(NamedTuple):
+    """One reduction: what it computes, its scale, and since when `axes` is an input."""
+
+    body: Body
+    scale: ScaleBody | None
+    axes_input_since: int
+
+
+REDUCTIONS: dict[str, Reduction] = {
+    "ReduceSum": Reduction(_add, _sum_scale, 13),
+    "ReduceMean": Reduction(_mean, _mean_scale, 18),
+    "ReduceMax": Reduction(_max, None, 18),
+    "ReduceMin": Reduction(_min, None, 18),
+    "ReduceProd": Reduction(_prod, _prod_scale, 18),
+    "ReduceL1": Reduction(_l1, _sum_scale, 18),
+    "ReduceL2": Reduction(_l2, _l2_scale, 18),
+    "ReduceLogSum": Reduction(_log_sum, _log_sum_scale, 18),
+    "ReduceLogSumExp": Reduction(_log_sum_exp, _log_sum_exp_scale, 18),
+    "ReduceSumSquare": Reduction(_sum_square, _sum_square_scale, 18),
+}
+"""Every reduction by op_type. An empty set gives the neutral element: 0, 1, the lowest or highest value, −inf for
+logarithms, NaN for a mean. `noop_with_empty_axes` reduces over no axis: only the element-wise part is done."""
+
+
+def _resolve(x: Array, axes: Sequence[int] | Array | None, noop: bool) -> Axes:
+    given = [] if axes is None else [int(axis) for axis in axes]
+    if not given:
+        return () if noop else tuple(range(x.ndim))
+    if any(not -x.ndim <= axis < x.ndim for axis in given):
+        raise InvalidAttributeError(f"axes={given} for rank {x.ndim}; allowed: {-x.ndim} to {x.ndim - 1}")
+    return tuple(sorted({axis % x.ndim for axis in given}))
+
+
+def _register(op_type: str, reduction: Reduction) -> None:
+    """Register the form with `axes` as an attribute, and the one with `axes` as an input."""
+    body, since = reduction.body, reduction.axes_input_since
+
+    @kernel(op_type, since=1)
+    def by_attribute(x: Array, /, *, axes: Sequence[int] | None = None, keepdims: int = 1) -> Array:
+        return np.asarray(body(x, _resolve(x, axes, False), bool(keepdims)))
+
+    @kernel(op_type, since=since)
+    def by_input(x: Array, axes: Array | None = None, /, *, keepdims: int = 1, noop_with_empty_axes: int = 0) -> Array:
+        return np.asarray(body(x, _resolve(x, axes, bool(noop_with_empty_axes)), bool(keepdims)))
+
+    def attribute_scale(y: Array, x: Array, /, *, axes: Sequence[int] | None = None, keepdims: int = 1) -> Scale:
+        return _scale(reduction.scale, y, x, _resolve(x, axes, False), bool(keepdims))
+
+    def input_scale(
+        y: Array, x: Array, axes: Array | None = None, /, *, keepdims: int = 1, noop_with_empty_axes: int = 0
+    ) -> Scale:
+        return _scale(reduction.scale, y, x, _resolve(x, axes, bool(noop_with_empty_axes)), bool(keepdims))
+
+    scale(op_type, since=1)(attribute_scale)
+    scale(op_type, since=since)(input_scale)
+
+
+def _scale(function: ScaleBody | None, y: Array, x: Array, axes: Axes, keepdims: bool) -> Scale:
+    if function is None or y.dtype.kind != "f":
+        return Scale(np.zeros(()), 0, Rule.EXACT)
+    return function(y, x, axes, keepdims)
+
+
+for _op_type, _reduction in REDUCTIONS.items():
+    _register(_op_type, _reduction)
+
+
+def summands(flat: Array, x: Array, axes: Axes) -> Array:
+    """The elements of `x` that a reduction over `axes` adds up in chosen outputs.
+
+    Args:
+        flat: (n,) flat indices into the output.
+        x: the input.
+        axes: reduced axes, not negative.
+
+    Returns:
+        (n, K), K the number of elements per output.
+    """
+    kept = [axis for axis in range(x.ndim) if axis not in axes]
+    rows = np.transpose(x, [*kept, *axes])
+    at = np.unravel_index(flat, [x.shape[axis] for axis in kept]) if kept else ()
+    chosen = rows[at] if kept else np.broadcast_to(rows, (len(flat), *rows.shape))
+    return chosen.reshape(len(flat), -1)
+
+
+@products("ReduceSum", since=13)
+def reduce_sum_products(
+    flat: Array, x: Array, axes: Array | None = None, /, *, keepdims: int = 1, noop_with_empty_axes: int = 0
+) -> Array:
+    """The values that are added."""
+    return summands(flat, x, _resolve(x, axes, bool(noop_with_empty_axes)))
+
+
+@products("ReduceSum", since=1)
+def reduce_sum_attribute_products(
+    flat: Array, x: Array, /, *, axes: Sequence[int] | None = None, keepdims: int = 1
+) -> Array:
+    """The values that are added."""
+    return summands(flat, x, _resolve(x, axes, False))
+
+
+@products("ReduceMean", since=18)
+def reduce_mean_products(
+    flat: Array, x: Array, axes: Array | None = None, /, *, keepdims: int = 1, noop_with_empty_axes: int = 0
+) -> Array:
+    """The values that are added, divided by their number."""
+    chosen = summands(flat, x, _resolve(x, axes, bool(noop_with_empty_axes)))
+    return chosen / chosen.shape[1]
+
+
+@products("ReduceMean", since=1)
+def reduce_mean_attribute_products(
+    flat: Array, x: Array, /, *, axes: Sequence[int] | None = None, keepdims: int = 1
+) -> Array:
+    """The values that are added, divided by their number."""
+    chosen = summands(flat, x, _resolve(x, axes, False))
+    return chosen / chosen.shape[1]
