@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 import onnx
-import psutil
 from onnx import AttributeProto
 
 from ..errors import InvalidModelError
 from .external import ExternalData
+from .memory import available_memory
 from .model import Graph, Node
 from .tensors import dense_array, tensor_array, tensor_spec, text
 
@@ -44,7 +44,7 @@ def _initializers(graph: onnx.GraphProto, external: ExternalData) -> dict[str, n
 
 
 def _dense(sparse: onnx.SparseTensorProto, external: ExternalData) -> np.ndarray:
-    return dense_array(sparse, external, psutil.virtual_memory().available // 2)
+    return dense_array(sparse, external, available_memory() // 2)
 
 
 def _node(node: onnx.NodeProto, index: int, opsets: Mapping[str, int], external: ExternalData) -> Node:

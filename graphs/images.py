@@ -77,11 +77,10 @@ def image_feed(model: Model, image_path: Path, preprocessing: Mapping[str, Any] 
     layout = _image_layout(model)
     settings = _settings(layout, {} if preprocessing is None else preprocessing)
     pixels = _pixels(Path(image_path), "L" if layout.channels == 1 else "RGB", settings)  # (H, W, C) in [0, 1]
-    values = (pixels - np.float32(settings.mean)) / np.float32(settings.std)
+    values = (pixels - np.array(settings.mean, np.float32)) / np.array(settings.std, np.float32)
     if not layout.channels_last:
         values = values.transpose(2, 0, 1)  # (C, H, W)
-    dtype = layout.spec.dtype
-    return {layout.spec.name: np.ascontiguousarray(values[np.newaxis]).astype(dtype)}
+    return {layout.spec.name: np.ascontiguousarray(values[np.newaxis]).astype(layout.spec.dtype)}
 
 
 def _image_layout(model: Model) -> _Layout:
@@ -127,7 +126,7 @@ def _settings(layout: _Layout, given: Mapping[str, Any]) -> Preprocessing:
     std = _channel_values("std", given.get("std"), Preprocessing.std, layout.channels)
     if min(std) <= 0:
         raise InvalidInputError(f"image preprocessing std is {list(std)}; allowed are positive numbers")
-    return Preprocessing(max(resize, *crop) if crop[0] != crop[1] else max(resize, crop[0]), crop, mean, std)
+    return Preprocessing(resize, crop, mean, std)
 
 
 def _crop(layout: _Layout, given: Any) -> tuple[int, int]:
@@ -187,7 +186,7 @@ def _check_size(path: Path, picture: Image) -> None:
 
 
 def _as_mode(picture: Image, mode: str) -> Image:
-    """Eight bits a channel; transparency lies on black, 16-bit greys are scaled."""
+    """Eight bits a channel: transparency is dropped, 16-bit greys are scaled."""
     if picture.mode.startswith("I;16") or picture.mode in ("I", "F"):
         from PIL import Image  # noqa: PLC0415
 

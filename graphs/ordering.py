@@ -38,7 +38,7 @@ def _sort(graph: onnx.GraphProto) -> dict[str, str]:
     """Sort; return what is read from outside by name, with who reads it."""
     given = _given(graph)
     producers = _producers(graph, given)
-    reads = [_reads(node) for node in graph.node]
+    reads = [reads_of(node) for node in graph.node]
     outside = {name: who for read in reads for name, who in read.items() if name not in given and name not in producers}
     for output in graph.output:
         if output.name not in given and output.name not in producers:
@@ -78,8 +78,8 @@ def _producers(graph: onnx.GraphProto, given: set[str]) -> dict[str, int]:
     return producers
 
 
-def _reads(node: onnx.NodeProto) -> dict[str, str]:
-    """What a node reads, and its subgraphs from outside of them, with who reads it."""
+def reads_of(node: onnx.NodeProto) -> dict[str, str]:
+    """The names that a node reads, its subgraphs' captures among them, each with who reads it; sorts the subgraphs."""
     reads = {name: f"node {label(node)}" for name in node.input if name}
     for _, graph in subgraphs(node):
         for name, reader in _sort(graph).items():

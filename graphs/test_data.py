@@ -15,13 +15,14 @@ from onnx import OptionalProto, SequenceProto, TensorProto, numpy_helper
 from ..errors import InvalidInputError, InvalidModelError
 from .external import ExternalData
 from .feeds import required_inputs, validate_feeds
+from .memory import available_memory
 from .model import Model, TensorSpec
-from .tensors import element_type, tensor_array
+from .tensors import dense_array, element_type, tensor_array
 
 _NUMBERED = re.compile(r"(?P<kind>input|output)_(?P<index>\d{1,6})\.pb")
 
 
-def test_data_sets(folder: Path) -> tuple[Path, ...]:
+def find_test_data(folder: Path) -> tuple[Path, ...]:
     """The test_data_set_N folders below a folder, by N; the folder itself if it holds the .pb files.
 
     Raises:
@@ -124,6 +125,8 @@ def _value(message: Any, external: ExternalData) -> Any:
         return tensor_array(message, external)
     if isinstance(message, onnx.MapProto):
         return _map(message, external)
+    if isinstance(message, onnx.SparseTensorProto):
+        return dense_array(message, external, available_memory() // 2)
     kinds = type(message).DataType
     if message.elem_type == kinds.UNDEFINED:
         return [] if isinstance(message, SequenceProto) else None
@@ -209,17 +212,21 @@ def _optional(value: Any, name: str) -> OptionalProto:
     if value is None:
         return OptionalProto(name=name, elem_type=OptionalProto.UNDEFINED)
     inner = encoded(value, name)
+    if isinstance(inner, TensorProto):
+        return OptionalProto(name=name, elem_type=OptionalProto.TENSOR, tensor_value=inner)
     if isinstance(inner, SequenceProto):
         return OptionalProto(name=name, elem_type=OptionalProto.SEQUENCE, sequence_value=inner)
-    return OptionalProto(name=name, elem_type=OptionalProto.TENSOR, tensor_value=inner)
+    return OptionalProto(name=name, elem_type=OptionalProto.OPTIONAL, optional_value=inner)
 
 
 def _sequence(values: list[Any], name: str) -> SequenceProto:
     inner = [encoded(value, "") for value in values]
-    if all(isinstance(item, TensorProto) for item in inner):
-        return SequenceProto(name=name, elem_type=SequenceProto.TENSOR, tensor_values=inner)
-    if all(isinstance(item, SequenceProto) for item in inner):
-        return SequenceProto(name=name, elem_type=SequenceProto.SEQUENCE, sequence_values=inner)
+    tensors = [item for item in inner if isinstance(item, TensorProto)]
+    sequences = [item for item in inner if isinstance(item, SequenceProto)]
+    if len(tensors) == len(values):
+        return SequenceProto(name=name, elem_type=SequenceProto.TENSOR, tensor_values=tensors)
+    if len(sequences) == len(values):
+        return SequenceProto(name=name, elem_type=SequenceProto.SEQUENCE, sequence_values=sequences)
     raise InvalidInputError(f"sequence {name!r} mixes tensors and sequences; ONNX stores one kind")
 
 
@@ -234,6 +241,6 @@ def tensor_proto(array: np.ndarray, name: str) -> TensorProto:
     except (KeyError, ValueError, TypeError):
         raise InvalidInputError(f"{name!r} has dtype {array.dtype}, which ONNX does not have") from None
     if code != TensorProto.STRING:
-        return numpy_helper.from_array(np.ascontiguousarray(array).reshape(array.shape), name)
+        return numpy_helper.from_array(array, name)
     strings = [str(item).encode("utf-8", "surrogateescape") for item in array.reshape(-1)]
     return TensorProto(name=name, data_type=code, dims=array.shape, string_data=strings)
