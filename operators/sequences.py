@@ -10,6 +10,7 @@ import numpy as np
 from ..errors import InvalidInputError
 from .registry import kernel
 from .scale import Array, exact
+from .storage import encode
 
 
 def _position(sequence: Sequence[Any], position: Array, last: int) -> int:
@@ -90,10 +91,18 @@ def split_to_sequence(x: Array, split: Array | None = None, /, *, axis: int = 0,
     return pieces if keepdims or split is not None else [piece.squeeze(axis) for piece in pieces]
 
 
+Stored = tuple[np.dtype[Any] | None, ...]
+
+
+def _as_stored(x: Any, stored: Stored) -> Any:
+    """A tensor in the type that it is stored in: the schema of an optional does not tie its output's type to it."""
+    return x if not isinstance(x, np.ndarray) or stored[0] is None else encode(x, stored[0])
+
+
 @kernel("Optional", since=15, scale=exact)
-def optional(x: Any = None, /, *, type: Any = None) -> Any:  # noqa: A002 (the attribute's name)
+def optional(x: Any = None, /, *, type: Any = None, stored: Stored = ()) -> Any:  # noqa: A002 (the attribute's name)
     """An optional that holds `x`, or an empty one (None) of that type. Spec: Optional, since 15."""
-    return x
+    return _as_stored(x, stored)
 
 
 @kernel("OptionalHasElement", since=15, scale=exact)
@@ -103,7 +112,7 @@ def optional_has_element(x: Any = None, /) -> Array:
 
 
 @kernel("OptionalGetElement", since=15, scale=exact)
-def optional_get_element(x: Any, /) -> Any:
+def optional_get_element(x: Any, /, *, stored: Stored = ()) -> Any:
     """What an optional holds, or the tensor or sequence itself (since 18). Spec: OptionalGetElement, since 15.
 
     Raises:
@@ -111,4 +120,4 @@ def optional_get_element(x: Any, /) -> Any:
     """
     if x is None:
         raise InvalidInputError("OptionalGetElement: the optional is empty")
-    return x
+    return _as_stored(x, stored)
