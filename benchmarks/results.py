@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import enum
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -188,9 +187,9 @@ def worst_outcome(row: BenchmarkResult) -> BenchOutcome:
     return row.outcome
 
 
-def to_json_line(row: BenchRow) -> str:
-    """One line of strict JSON (no NaN), without the newline."""
-    return json.dumps(dataclasses.asdict(row), allow_nan=False)
+def to_fields(row: BenchRow) -> dict[str, Any]:
+    """The row as the fields of its JSON line, its kind first."""
+    return {"kind": row.kind, **dataclasses.asdict(row)}
 
 
 def from_json(fields: Mapping[str, Any]) -> BenchRow:
