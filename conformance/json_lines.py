@@ -5,6 +5,7 @@ Both the stream of a check and the stream of a benchmark are a header, rows and 
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import itertools
 import json
@@ -12,7 +13,7 @@ import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NoReturn, TextIO, TypeVar
+from typing import Any, NoReturn, Protocol, TextIO, TypeVar
 
 import numpy as np
 
@@ -24,12 +25,21 @@ Source = str | os.PathLike[str] | TextIO
 Record = TypeVar("Record")
 
 
+class HasKind(Protocol):
+    """A dataclass that says what it is."""
+
+    @property
+    def kind(self) -> str: ...
+
+
 def to_plain(value: object) -> Any:
-    """`value` in terms of what JSON has: paths as strings, NumPy scalars as numbers, NaN and infinities as strings.
+    """`value` in terms of what JSON has: dataclasses as objects, paths and non-finite numbers as strings.
 
     Raises:
         StreamError: there is no such form.
     """
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        value = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
     match value:
         case None | bool() | int() | str():
             return value
@@ -44,6 +54,15 @@ def to_plain(value: object) -> Any:
         case Iterable() if not isinstance(value, bytes):
             return [to_plain(item) for item in value]
     raise StreamError(f"a {type(value).__name__} cannot be written as JSON: {value!r}")
+
+
+def encode_line(record: HasKind) -> str:
+    """A dataclass as one line of strict JSON, ASCII only, without its newline; ``kind`` comes first.
+
+    Raises:
+        StreamError: a value in it cannot be written as JSON.
+    """
+    return json.dumps({"kind": record.kind, **to_plain(record)}, allow_nan=False)
 
 
 def source_name(source: Source) -> str:

@@ -12,8 +12,6 @@ versions of the tool can add some; `docs/stream.schema.json` is the schema.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
-import json
 import os
 import stat
 from collections.abc import Mapping
@@ -23,7 +21,7 @@ from types import TracebackType
 from typing import Any, Self, TextIO, cast
 
 from ..errors import StreamError
-from .json_lines import Source, read_records, source_name, to_plain, validated
+from .json_lines import Source, encode_line, read_records, source_name, to_plain, validated
 from .results import FORMAT_VERSION, Footer, Header, NodeResult
 
 Record = Header | NodeResult | Footer
@@ -99,7 +97,7 @@ class StreamWriter:
             StreamError: out of order, or the file cannot be written.
         """
         self._check_order(record)
-        line = encode_record(record)
+        line = encode_line(record)
         try:
             if self._file is None:
                 self._file = self._open()
@@ -178,16 +176,6 @@ def resumable_rows(path: str | os.PathLike[str], header: Header) -> dict[str, No
             difference = f"{key} is {theirs.get(key)!r} there and {ours.get(key)!r} here"
             raise StreamError(f"{earlier.source} cannot be resumed: {difference}")
     return {row.node: row for row in earlier.rows if row.kind == "node"}
-
-
-def encode_record(record: Record) -> str:
-    """One record as one line of strict JSON, ASCII only, without its newline; ``kind`` comes first.
-
-    Raises:
-        StreamError: a value in it cannot be written as JSON.
-    """
-    fields = {field.name: getattr(record, field.name) for field in dataclasses.fields(record)}
-    return json.dumps(to_plain({"kind": record.kind, **fields}), allow_nan=False)
 
 
 def _decode(fields: dict[str, Any], where: str) -> Record:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 
 from ..benchmarks.results import BenchmarkResult
@@ -13,7 +14,8 @@ from .summary import Status, allowance_used, counts_in_words, summarise, worst_f
 from .text import duration, facts, figure, percent, size, visible
 
 _SIGNS = {Status.GREEN: "✅", Status.AMBER: "⚠️", Status.RED: "❌"}
-_ESCAPED = frozenset(r"\`*_{}[]()<>#+-.!|~^$&@:'" + '"')
+_ESCAPED = frozenset(r"\`*_{}[]<>#|~$&@:")
+_WEB_ADDRESS = re.compile(r"www\.", re.IGNORECASE)
 _NAME_LIMIT = 200
 _MESSAGE_LIMIT = 500
 
@@ -32,7 +34,8 @@ def markdown(results: Results, *, limit: int | None = 20) -> str:
 
 def escaped(text: str, limit: int | None = None) -> str:
     """`text` as Markdown that shows exactly it, in one line: no markup, no HTML, no link, no mention."""
-    return "".join(f"&#{ord(char)};" if char in _ESCAPED else char for char in visible(text, limit))
+    shown = "".join(f"&#{ord(char)};" if char in _ESCAPED else char for char in visible(text, limit))
+    return _WEB_ADDRESS.sub(lambda found: f"{found[0][:3]}&#46;", shown)
 
 
 def _check(stream: Stream, limit: int | None) -> Iterable[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import unicodedata
 from collections.abc import Mapping
 from typing import Any
@@ -11,6 +12,7 @@ ABSENT = "–"
 """Stands where there is no value."""
 
 _EXPONENTS_FROM = 1e6
+_EXPONENT = re.compile(r"e(?:\+|(-))0*(\d+)")
 
 _BIDI_CONTROLS = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 _HIDDEN_CATEGORIES = frozenset({"Cc", "Cs", "Zl", "Zp"})
@@ -46,7 +48,7 @@ def figure(value: float | None, digits: int = 3) -> str:
     rounded = f"{value:.{digits}g}"
     if 10**digits <= abs(float(rounded)) < _EXPONENTS_FROM:
         rounded = f"{value:,.0f}"
-    return rounded.replace("-", "−")
+    return _EXPONENT.sub(lambda found: f"e{found[1] or ''}{found[2]}", rounded).replace("-", "−")
 
 
 def percent(share: float | None) -> str:

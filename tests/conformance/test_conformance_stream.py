@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
+from onnx_arch.conformance.json_lines import encode_line
 from onnx_arch.conformance.results import Footer, Header, NodeResult, Outcome, count_outcomes
 from onnx_arch.conformance.stream import (
     StreamWriter,
-    encode_record,
     partial_path,
     read_stream,
     resumable_rows,
@@ -118,12 +119,12 @@ def test_any_row_reads_back_equal_as_strict_json(rows: list[NodeResult]) -> None
 
 @given(row=RESULTS)
 def test_schema_accepts_any_row(row: NodeResult) -> None:
-    jsonschema.validate(json.loads(encode_record(row)), SCHEMA)
+    jsonschema.validate(json.loads(encode_line(row)), SCHEMA)
 
 
 @pytest.mark.parametrize("record", [HEADER, *ROWS, FOOTER], ids=lambda record: f"{record.kind}")
 def test_schema_accepts_each_kind_and_names_all_its_fields(record: Header | NodeResult | Footer) -> None:
-    line = json.loads(encode_record(record))
+    line = json.loads(encode_line(record))
     jsonschema.validate(line, SCHEMA)
     name = {"node": "result", "output": "result"}.get(record.kind, record.kind)
     assert set(SCHEMA["$defs"][name]["properties"]) == set(line)
@@ -134,14 +135,14 @@ def test_schema_accepts_each_kind_and_names_all_its_fields(record: Header | Node
     [("outcome", "ok"), ("bits", "many"), ("outputs", "y"), ("node", None), ("kind", "edge"), ("shapes", [[-1]])],
 )
 def test_schema_refuses_wrong_value(field: str, value: object) -> None:
-    line = json.loads(encode_record(CONV)) | {field: value}
+    line = json.loads(encode_line(CONV)) | {field: value}
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate(line, SCHEMA)
 
 
 def test_line_of_node_begins_with_kind_and_spells_non_finite_numbers() -> None:
     row = dataclasses.replace(CONV, max_z=math.inf, rms_z=math.nan, bits=-math.inf, max_abs=np.float32(0.5))
-    line = encode_record(row)
+    line = encode_line(row)
     assert line.startswith('{"kind": "node", "node": "Conv_0"')
     fields = json.loads(line)
     assert (fields["max_z"], fields["rms_z"], fields["bits"], fields["max_abs"]) == (
@@ -154,14 +155,14 @@ def test_line_of_node_begins_with_kind_and_spells_non_finite_numbers() -> None:
 
 def test_header_with_paths_and_numpy_scalars_is_written() -> None:
     options = {"inputs": Path("a") / "b", "seed": np.int64(3), "steps": np.longdouble(1), "deep": {"x": (1, 2)}}
-    fields = json.loads(encode_record(dataclasses.replace(HEADER, options=options)))
+    fields = json.loads(encode_line(dataclasses.replace(HEADER, options=options)))
     assert fields["options"] == {"inputs": os.path.join("a", "b"), "seed": 3, "steps": 1.0, "deep": {"x": [1, 2]}}
 
 
 @pytest.mark.parametrize("value", [object(), b"bytes", {"deep": [1j]}], ids=["object", "bytes", "complex"])
 def test_header_with_unwritable_value_is_refused(value: object) -> None:
     with pytest.raises(StreamError, match="cannot be written as JSON"):
-        encode_record(dataclasses.replace(HEADER, options={"value": value}))
+        encode_line(dataclasses.replace(HEADER, options={"value": value}))
 
 
 def test_crash_in_the_middle_keeps_rows_in_partial_and_older_file_untouched(tmp_path: Path) -> None:
@@ -254,7 +255,7 @@ def test_writer_refuses_unusable_place_before_any_work(tmp_path: Path, where: st
 @pytest.mark.parametrize("cut", range(1, 40, 7))
 def test_half_written_last_line_is_dropped(tmp_path: Path, cut: int) -> None:
     path = tmp_path / "run.jsonl.partial"
-    lines = [encode_record(record) for record in (HEADER, CONV, RELU)]
+    lines = [encode_line(record) for record in (HEADER, CONV, RELU)]
     path.write_text("\n".join(lines)[:-cut])
     stream = read_stream(path)
     assert stream.rows == (CONV,)
@@ -263,18 +264,18 @@ def test_half_written_last_line_is_dropped(tmp_path: Path, cut: int) -> None:
 
 def test_whole_last_line_without_newline_is_read(tmp_path: Path) -> None:
     path = tmp_path / "run.jsonl"
-    path.write_text("\n".join(encode_record(record) for record in (HEADER, *ROWS, FOOTER)))
+    path.write_text("\n".join(encode_line(record) for record in (HEADER, *ROWS, FOOTER)))
     assert read_stream(path).complete
 
 
 def lines_with(number: int, replacement: str) -> str:
-    lines = [encode_record(record) for record in (HEADER, CONV, RELU, FOOTER)]
+    lines = [encode_line(record) for record in (HEADER, CONV, RELU, FOOTER)]
     lines[number - 1] = replacement
     return "\n".join(lines) + "\n"
 
 
 def changed(record: Header | NodeResult | Footer, **fields: object) -> str:
-    return json.dumps(json.loads(encode_record(record)) | fields)
+    return json.dumps(json.loads(encode_line(record)) | fields)
 
 
 @pytest.mark.parametrize(
@@ -288,15 +289,15 @@ def changed(record: Header | NodeResult | Footer, **fields: object) -> str:
         ('{"kind": "header"', 1, "not JSON"),
         (lines_with(1, changed(HEADER, format_version=2)), 1, "format version 2, this onnx-arch reads version 1"),
         (lines_with(1, changed(HEADER, kind="bench_header")), 1, "bench_header"),
-        (lines_with(1, encode_record(CONV)), 1, "header"),
-        (lines_with(2, encode_record(HEADER)), 2, "second header"),
+        (lines_with(1, encode_line(CONV)), 1, "header"),
+        (lines_with(2, encode_line(HEADER)), 2, "second header"),
         (lines_with(2, ""), 2, "not JSON"),
-        (lines_with(3, encode_record(FOOTER)), 4, "follow the footer"),
+        (lines_with(3, encode_line(FOOTER)), 4, "follow the footer"),
         (lines_with(3, changed(RELU, kind=["node"])), 3, "kind"),
         (lines_with(3, changed(RELU, outcome="green")), 3, "outcome"),
         (lines_with(3, changed(RELU, bits="many")), 3, "bits"),
         (lines_with(3, changed(RELU, node=None)), 3, "node"),
-        (lines_with(3, encode_record(RELU).replace('"bits": null', '"bits": NaN')), 3, "NaN is not JSON"),
+        (lines_with(3, encode_line(RELU).replace('"bits": null', '"bits": NaN')), 3, "NaN is not JSON"),
         (lines_with(3, '{"kind": "node", "node": "x"}'), 3, "op_type"),
     ],
 )
@@ -328,13 +329,13 @@ def test_unreadable_path_is_refused(tmp_path: Path, name: str) -> None:
 
 
 def test_unknown_fields_of_later_versions_are_ignored() -> None:
-    text = f"{encode_record(HEADER)}\n{changed(CONV, colour='red')}\n"
+    text = f"{encode_line(HEADER)}\n{changed(CONV, colour='red')}\n"
     assert read_stream(io.StringIO(text)).rows == (CONV,)
 
 
 def test_byte_order_mark_is_accepted(tmp_path: Path) -> None:
     path = tmp_path / "run.jsonl"
-    path.write_text(encode_record(HEADER) + "\n", encoding="utf-8-sig")
+    path.write_text(encode_line(HEADER) + "\n", encoding="utf-8-sig")
     assert read_stream(path).header == HEADER
 
 
