@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import enum
 import json
-import math
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -73,20 +72,35 @@ def progress(console: Console, description: str) -> Iterator[Progress]:
         yield bar
 
 
-def print_json_line(row: Mapping[str, Any]) -> None:
-    """Write one JSON object as one line on standard output, at once.
+def print_columns(rows: Sequence[Sequence[str]], indent: str = "  ") -> None:
+    """Print rows of cells on standard output, each column as wide as its widest cell; costs no import of `rich`."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        print(indent + line.rstrip())
 
-    NaN and infinities, which JSON has not, become null; so do those inside lists and objects.
+
+@contextmanager
+def json_lines(file: str) -> Iterator[Callable[[Mapping[str, Any]], None]]:
+    """Where `--json FILE` writes: yields a function that writes one row as one line.
+
+    Args:
+        file: a path, or "-" for standard output.
     """
-    sys.stdout.write(json.dumps(_finite(row), ensure_ascii=False, allow_nan=False) + "\n")
-    sys.stdout.flush()
+    if file == STANDARD_OUTPUT:
+        yield print_json_line
+        return
+    with open(file, "w", encoding="utf-8") as stream:
+        yield lambda row: print(json_line(row), file=stream)
 
 
-def _finite(value: Any) -> Any:
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return [_finite(item) for item in value]
-    return value
+def print_json_line(row: Mapping[str, Any]) -> None:
+    """Write one JSON object as one line on standard output, at once."""
+    print(json_line(row), flush=True)
+
+
+def json_line(row: Mapping[str, Any]) -> str:
+    """One JSON object on one line; NaN and infinities, which JSON has not, as in the streams of checks: as strings."""
+    from ..conformance.json_lines import to_plain  # noqa: PLC0415 - imports NumPy
+
+    return json.dumps(to_plain(row), ensure_ascii=False, allow_nan=False)

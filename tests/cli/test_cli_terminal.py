@@ -82,4 +82,4 @@ def test_print_json_line_writes_one_line_that_any_json_reader_takes(capsys):
     out, err = capsys.readouterr()
     assert (out.count("\n"), err) == (1, "")
     read = json.loads(out, parse_constant=lambda word: pytest.fail(f"{word} is not JSON"))
-    assert read == {"max_z": None, "rms_z": 0.5, "shapes": [[1, 3], None], "deep": {"nan": None}, "text": "β\n"}
+    assert read == {"max_z": "Infinity", "rms_z": 0.5, "shapes": [[1, 3], None], "deep": {"nan": "NaN"}, "text": "β\n"}
