@@ -1,4 +1,4 @@
-"""Imports between rooms go down only, relatively and module to module, and torch stays in the rooms that may know it."""
+"""Imports between rooms go down only, relatively and module to module; torch stays in the rooms that may know it."""
 
 from __future__ import annotations
 
