@@ -45,8 +45,8 @@ def load_model(path: Path) -> Model:
 
 
 def one_line(message: str) -> str:
-    """A message of a library without its line breaks."""
-    return " ".join(message.split())
+    """A message without line breaks and control characters."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in " ".join(message.split()))
 
 
 def model_file(path: Path) -> Path:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from typing import Any
 
@@ -11,6 +11,7 @@ from onnx import AttributeProto, defs
 
 from ..errors import InvalidModelError
 from .conversion import plain_domain
+from .external import tensors_of
 from .ordering import label, subgraphs
 
 _OPTION = defs.OpSchema.FormalParameterOption
@@ -26,9 +27,45 @@ def check_header(model: onnx.ModelProto) -> None:
         raise InvalidModelError("no ONNX model: it has no " + ("graph" if model.ir_version else "ir_version"))
     if not 1 <= model.ir_version <= onnx.IR_VERSION:
         raise InvalidModelError(f"IR version {model.ir_version}; onnx {onnx.__version__} knows 1 to {onnx.IR_VERSION}")
+    _check_text(model)
     if not model.graph.output:
         raise InvalidModelError("its graph has no outputs; at least one is needed")
     opset_versions(model)
+
+
+def _check_text(model: onnx.ModelProto) -> None:
+    """Names have to be UTF-8; protobuf hands out others as bytes."""
+    named: list[tuple[str, str | bytes]] = [("a domain", entry.domain) for entry in model.opset_import]
+    for function in model.functions:
+        parts = (function.domain, function.name, function.overload, *function.input, *function.output)
+        named += [("a local function", part) for part in (*parts, *function.attribute)]
+        named += _node_texts(function.node)
+    for what, value in (*named, *_graph_texts(model.graph)):
+        if isinstance(value, bytes):
+            raise InvalidModelError(f"{what} has the name {value!r}, which is not UTF-8")
+
+
+def _graph_texts(graph: onnx.GraphProto) -> Iterator[tuple[str, str | bytes]]:
+    yield "a graph", graph.name
+    for tensor in tensors_of(graph):
+        yield "a tensor", tensor.name
+        for entry in tensor.external_data:
+            yield from (("a key of external data", entry.key), ("a location of external data", entry.value))
+    for value in (*graph.input, *graph.output, *graph.value_info):
+        yield "an input, output or tensor", value.name
+        for dim in value.type.tensor_type.shape.dim:
+            yield f"a dim of {value.name!r}", dim.dim_param
+    yield from _node_texts(graph.node)
+
+
+def _node_texts(nodes: Iterable[onnx.NodeProto]) -> Iterator[tuple[str, str | bytes]]:
+    for node in nodes:
+        for part in (node.name, node.op_type, node.domain, node.overload, *node.input, *node.output):
+            yield "a node or one of its tensors", part
+        for attribute in node.attribute:
+            yield from (("an attribute", attribute.name), ("an attribute", attribute.ref_attr_name))
+        for _, graph in subgraphs(node):
+            yield from _graph_texts(graph)
 
 
 def opset_versions(model: onnx.ModelProto) -> dict[str, int]:
