@@ -194,11 +194,20 @@ def _slice(
     steps = [1] * len(starts) if steps is None else steps
     if 0 in steps:
         raise InvalidInputError(f"Slice: steps {list(steps)} must not be 0")
-    # Python's slice adds the dim to negative bounds and clamps, as the spec does, in integers of any size.
     picks = [slice(None)] * x.ndim
     for axis, start, end, step in zip(axes, starts, ends, steps, strict=True):
-        picks[normal_axis(axis, x.ndim)] = slice(start, end, step)
+        at = normal_axis(axis, x.ndim)
+        picks[at] = _run(x.shape[at], start, end, step)
     return x[tuple(picks)]
+
+
+def _run(size: int, start: int, end: int, step: int) -> slice:
+    """The slice of a dim, clamped as the spec says: unlike Python's, a backward one never starts before element 0."""
+    start, end = (bound + size if bound < 0 else bound for bound in (start, end))
+    if step > 0:
+        return slice(max(start, 0), max(end, 0), step)
+    first, last = min(max(start, 0), size - 1), max(end, -1)
+    return slice(max(first, 0), None if last < 0 else last, step)
 
 
 @kernel("Slice", since=1, scale=exact)
