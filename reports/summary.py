@@ -113,8 +113,7 @@ def _headline(
     if not stream.rows:
         return "Nothing was judged."
     if first is not None:
-        verb = _red_verb(red)
-        return f"{subjects(red)} of {len(stream.rows):,} {verb}; the first is {who(first)}."
+        return f"{subjects(red)} of {len(stream.rows):,} {_went_wrong(red)}; the first is {who(first)}."
     if unjudged:
         return f"Nothing failed, but {subjects(unjudged)} of {len(stream.rows):,} were not judged: {named(unjudged)}."
     if not stream.complete:
@@ -122,9 +121,13 @@ def _headline(
     return f"All judged, all green: {subjects(stream.rows)}."
 
 
-def _red_verb(red: Sequence[NodeResult]) -> str:
+def _went_wrong(red: Sequence[NodeResult]) -> str:
     outcomes = {row.outcome for row in red}
-    return next(iter(outcomes)).value if len(outcomes) == 1 else "failed, crashed or could not run"
+    if len(outcomes) > 1:
+        counts = count_outcomes(list(red))
+        return f"went wrong ({counts_in_words({outcome: counts[outcome] for outcome in outcomes})})"
+    outcome = outcomes.pop()
+    return "are unsupported" if outcome is Outcome.UNSUPPORTED else outcome.value
 
 
 def _warnings(stream: Stream) -> Iterable[str]:
