@@ -49,7 +49,7 @@ def _runtimes() -> Iterator[Row]:
     from ..runtimes.registry import listings  # noqa: PLC0415 - only what is asked for
 
     for entry in listings():
-        yield {"kind": "runtime", "name": entry.name, "version": entry.version, "title": entry.title}
+        yield {"kind": "runtime", "name": entry.name, "version": entry.version or "not installed", "title": entry.title}
 
 
 SOURCES: dict[Section, Callable[[], Iterator[Row]]] = {
