@@ -8,29 +8,22 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
+from ..errors import InvalidArgumentError
 from ..runtimes.session import RuntimeOptions, Session
 from . import estimates
 from .agreement import disagreement
 from .placement import check_nodes, check_session
-from .profiles import Event, times_by_op_type
+from .profiles import times_by_op_type
 from .results import BenchmarkResult, BenchOutcome, Measurement
-from .sampling import Pace, Track, alternate, warm_up
+from .sampling import STEADY_WINDOWS, STEADY_WITHIN, Pace, Track, alternate, warm_up
 
 _UNSETTLED_RUNS = 2
 """First runs of a profiled session that are left out of its profile."""
 
 
-class ProfiledSession(Session, Protocol):
-    """A session opened with `RuntimeOptions.profile`."""
-
-    def finish_profile(self) -> Sequence[Event]:
-        """Trace events of the runs so far (see `benchmarks.profiles`); empty where the runtime records none."""
-        ...
-
-
-Opener = Callable[[Path, RuntimeOptions], ProfiledSession]
+Opener = Callable[[Path, RuntimeOptions], Session]
 
 
 @dataclass(frozen=True)
@@ -60,28 +53,56 @@ class Job:
     seed: int = 0
 
 
-def open_in_worker(model_path: Path, options: RuntimeOptions) -> ProfiledSession:
+Teller = Callable[[Job, str], None]
+"""Is told what is being done, for the user."""
+
+
+def open_in_worker(model_path: Path, options: RuntimeOptions) -> Session:
     """A session in its own process."""
     from ..runtimes.process import open_session  # noqa: PLC0415 - starts processes: only where one is wanted
 
     return open_session(model_path, options)
 
 
-def measure_all(jobs: Iterable[Job], pace: Pace, opener: Opener = open_in_worker) -> Iterator[BenchmarkResult]:
+def tell_nobody(_job: Job, _doing: str) -> None:
+    """Where nobody looks on."""
+
+
+def describe_method(pace: Pace) -> dict[str, Any]:
+    """How is measured and estimated, for the header of the results."""
+    return {
+        **dataclasses.asdict(pace),
+        "steady_windows": STEADY_WINDOWS,
+        "steady_within": STEADY_WITHIN,
+        "ratio": "median over pairs of blocks of (median of the block / median of the other side's block)",
+        "interval": "percentile bootstrap over pairs of blocks",
+        "level": estimates.LEVEL,
+        "resamples": estimates.RESAMPLES,
+        "bootstrap_seed": estimates.SEED,
+    }
+
+
+def measure_all(
+    jobs: Iterable[Job], pace: Pace, opener: Opener = open_in_worker, tell: Teller = tell_nobody
+) -> Iterator[BenchmarkResult]:
     """Rows as they are measured; ends after a row that the user interrupted, with what that row has.
 
     Raises:
         RuntimeUnavailableError: as of `measure`; the rows before have been yielded.
     """
     for job in jobs:
-        result = measure(job, pace, opener)
+        result = measure(job, pace, opener, tell=tell)
         yield result
         if result.outcome is BenchOutcome.INTERRUPTED:
             return
 
 
 def measure(
-    job: Job, pace: Pace, opener: Opener = open_in_worker, clock: Callable[[], float] = time.perf_counter
+    job: Job,
+    pace: Pace,
+    opener: Opener = open_in_worker,
+    clock: Callable[[], float] = time.perf_counter,
+    tell: Teller = tell_nobody,
 ) -> BenchmarkResult:
     """Measure one job; whatever a runtime does instead of running is booked in the row, with the samples before it.
 
@@ -90,6 +111,7 @@ def measure(
         pace: how long.
         opener: opens a session in a new process.
         clock: seconds, for the cold start (runs are timed inside the worker).
+        tell: is told what is being done.
 
     Returns:
         The row. INTERRUPTED on both sides if the user stopped it.
@@ -103,10 +125,14 @@ def measure(
     distance = None
     try:
         with ExitStack() as sessions:
+            tell(job, "profile")
             _each(tracks, lambda track: _profile(track, pace, opener))
+            tell(job, "cold start")
             _each(tracks, lambda track: _start(track, pace, opener, clock, sessions))
             distance = _compare(tracks)
+            tell(job, "warm-up")
             _each(tracks, lambda track: warm_up(track, pace))
+            tell(job, "measuring")
             alternate(tracks, pace)
             _each(tracks, _weigh)
     except KeyboardInterrupt:
@@ -142,7 +168,11 @@ def _profile(track: Track, pace: Pace, opener: Opener) -> None:
     It is also the first to read the model, so that every cold start after it finds the file in the page cache.
     """
     options = dataclasses.replace(track.options, profile=True)
-    with opener(track.model_path, options) as session:
+    try:
+        session = opener(track.model_path, options)
+    except InvalidArgumentError:
+        return  # this runtime records no profile; whatever else it refuses, it refuses again at its cold start
+    with session:
         check_session(session.info, track.options)
         session.time_runs(track.feeds, _UNSETTLED_RUNS + pace.profiled_runs)
         events = session.finish_profile()
@@ -200,7 +230,7 @@ def _measured(track: Track, batch: int | None) -> Measurement:
         runtime=runtime_name(track.options),
         provider=track.options.provider,
         versions={} if track.session is None else dict(track.session.info.versions),
-        optimization=track.options.optimization,
+        optimization=_level(track),
         threads=track.options.threads,
         outcome=track.outcome,
         message=track.message,
@@ -221,6 +251,12 @@ def _measured(track: Track, batch: int | None) -> Measurement:
     )
 
 
+def _level(track: Track) -> str:
+    """Graph optimisation level; a runtime that has none says so with an empty "optimization" of its own."""
+    info = {} if track.session is None else track.session.info.extra
+    return str(info.get("optimization", track.options.optimization))
+
+
 def runtime_name(options: RuntimeOptions) -> str:
-    """Name for the reader: the adapter's, without folder, suffix or leading underscore ("torch-eager")."""
-    return Path(options.runtime).stem.lstrip("_").replace("_", "-")
+    """Name for the reader: "torch-eager" of an adapter's file torch_eager_adapter.py, wherever it lies."""
+    return Path(options.runtime).stem.removesuffix("_adapter").replace("_", "-")

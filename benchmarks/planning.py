@@ -22,7 +22,7 @@ from .machine import usable_cores
 MANIFEST = "manifest.json"
 TEST_DATA = "test_data_set_0"
 TORCH = "torch"
-TORCH_ADAPTER = Path(__file__).parent.parent / "runtimes" / "adapters" / "_torch_eager.py"
+TORCH_ADAPTER = Path(__file__).parent.parent / "runtimes" / "torch_eager_adapter.py"
 
 _BATCH_SYMBOLS = frozenset({"batch", "batch_size", "batchsize", "b", "n", "bs"})
 
@@ -37,6 +37,7 @@ class Request:
         batches: items per run, one row each; empty is one.
         dims: size by symbolic dim.
         seed: of random inputs.
+        weights: checkpoint that a bundle was exported from, where "torch" cannot have the parameters otherwise.
     """
 
     options: RuntimeOptions
@@ -44,6 +45,7 @@ class Request:
     batches: tuple[int, ...] = ()
     dims: Mapping[str, int] = field(default_factory=dict)
     seed: int = 0
+    weights: Path | None = None
 
 
 def plan(path: Path, request: Request) -> list[Job]:
@@ -65,7 +67,7 @@ def plan(path: Path, request: Request) -> list[Job]:
         model_path=model.path,
         options=options,
         make_feeds=dict,
-        against=None if request.against is None else other_side(request.against, options, model.path),
+        against=None if request.against is None else other_side(request, options, model.path),
         model_sha256=model.sha256,
         seed=request.seed,
     )
@@ -78,18 +80,18 @@ def model_name(file: Path) -> str:
     return file.resolve().parent.name if file.name == BUNDLE_MODEL else file.stem
 
 
-def other_side(words: str, options: RuntimeOptions, model_file: Path) -> RuntimeOptions:
-    """Options of the side to compare with: the subject's provider, level and threads in another runtime.
+def other_side(request: Request, options: RuntimeOptions, model_file: Path) -> RuntimeOptions:
+    """Options of the side to compare with: the subject's provider and threads in another runtime.
 
     Args:
-        words: "torch", or "RUNTIME" or "RUNTIME:INTERPRETER" of a registered runtime.
+        request: its `against` is "torch", or "RUNTIME" or "RUNTIME:INTERPRETER" of a registered runtime.
         options: of the subject.
         model_file: the .onnx file.
 
     Raises:
         InvalidArgumentError: "torch" for a model of which no PyTorch module is known.
     """
-    runtime, _, python = words.partition(":")
+    runtime, _, python = (request.against or "").partition(":")
     if runtime != TORCH:
         return dataclasses.replace(options, runtime=runtime, python=python or options.python)
     if not (model_file.parent / MANIFEST).is_file():
@@ -97,7 +99,15 @@ def other_side(words: str, options: RuntimeOptions, model_file: Path) -> Runtime
             f"{model_file.name}: --against torch needs the PyTorch module, and no {MANIFEST} beside the model names "
             "one; give an architecture's name or a bundle written by `onnx-arch export`"
         )
-    return dataclasses.replace(options, runtime=str(TORCH_ADAPTER), python=python or None)
+    extra = {} if request.weights is None else {"weights": str(request.weights.resolve())}
+    return RuntimeOptions(
+        runtime=str(TORCH_ADAPTER),
+        python=python or None,
+        provider=options.provider,
+        threads=options.threads,
+        time_limit_s=options.time_limit_s,
+        extra=extra,
+    )
 
 
 def batch_dims(model: Model) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ from onnx_arch.benchmarks.results import BenchOutcome
 from onnx_arch.errors import (
     CrashedError,
     HungError,
+    InvalidArgumentError,
     RaisedByRuntimeError,
     RuntimeUnavailableError,
     UnsupportedByRuntimeError,
@@ -103,6 +104,19 @@ def test_cold_start_and_first_run_are_apart_from_the_samples(make_runtimes, pace
     assert row.load_s == 0.25
     assert row.first_run_s == 0.6
     assert max(row.samples_s) == 0.01
+
+
+def test_runtime_that_records_no_profile_is_measured_without(make_runtimes, pace) -> None:
+    runtimes = make_runtimes()
+
+    def opener(path: Path, options: RuntimeOptions):
+        if options.profile:
+            raise InvalidArgumentError("it cannot honour profile=True")
+        return runtimes(path, options)
+
+    row = measure(job(against=None), pace, opener, runtimes.clock)
+    assert row.outcome is BenchOutcome.MEASURED
+    assert row.op_types == ()
 
 
 def test_every_session_is_closed(make_runtimes, pace) -> None:
@@ -218,7 +232,7 @@ def test_op_types_come_from_a_session_of_their_own(make_runtimes, pace, trace) -
 
 
 @pytest.mark.parametrize(
-    ("runtime", "name"), [("onnxruntime", "onnxruntime"), ("/somewhere/_torch_eager.py", "torch-eager")]
+    ("runtime", "name"), [("onnxruntime", "onnxruntime"), ("/somewhere/torch_eager_adapter.py", "torch-eager")]
 )
 def test_runtime_name_of_an_adapter_file_has_no_folder(runtime: str, name: str) -> None:
     assert runtime_name(RuntimeOptions(runtime=runtime)) == name

@@ -148,10 +148,12 @@ def test_torch_for_a_bare_file_is_refused_and_for_a_bundle_taken(tmp_path) -> No
     with pytest.raises(InvalidArgumentError, match=r"net\.onnx: --against torch needs the PyTorch module"):
         plan(file, Request(OPTIONS, against="torch"))
     (tmp_path / "manifest.json").write_text("{}")
-    side = other_side("torch", OPTIONS, file)
-    assert side.runtime.endswith("_torch_eager.py")
+    side = other_side(Request(OPTIONS, against="torch"), OPTIONS, file)
+    assert side.runtime.endswith("torch_eager_adapter.py")
     assert side.threads == 2
-    assert other_side("torch:/other/python", OPTIONS, file).python == "/other/python"
+    assert other_side(Request(OPTIONS, against="torch:/other/python"), OPTIONS, file).python == "/other/python"
+    weights = Request(OPTIONS, against="torch", weights=tmp_path / "w.safetensors")
+    assert other_side(weights, OPTIONS, file).extra == {"weights": str(tmp_path / "w.safetensors")}
 
 
 def test_missing_model_is_refused(tmp_path) -> None:
