@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
+from functools import cache
 
 import onnx
+from onnx import defs
 
 from ..errors import InvalidModelError
 from .conversion import plain_domain
@@ -27,11 +29,38 @@ def inline_functions(model: onnx.ModelProto) -> onnx.ModelProto:
     _check_size(model)
     import onnx.inliner  # noqa: PLC0415 (only models with functions pay for it)
 
+    aligned = _aligned(model)
     try:
-        inlined = onnx.inliner.inline_local_functions(model, True)
+        return onnx.inliner.inline_local_functions(aligned, True)
     except (RuntimeError, ValueError, TypeError) as error:
         raise InvalidModelError(f"its local functions cannot be inlined: {error}") from error
-    return inlined
+
+
+def _aligned(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy whose functions import the model's opset wherever that leaves every operator in them as it is.
+
+    The inliner converts a function of another opset only where all types are declared.
+    """
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    opsets = {plain_domain(entry.domain): entry.version for entry in model.opset_import}
+    for function in copy.functions:
+        for entry in function.opset_import:
+            domain = plain_domain(entry.domain)
+            wanted = opsets.get(domain, entry.version)
+            used = {call[1] for call in _calls(function.node) if call[0] == domain}
+            if all(_since(name, entry.version, domain) == _since(name, wanted, domain) for name in used):
+                entry.version = wanted
+    return copy
+
+
+@cache
+def _since(op_type: str, opset: int, domain: str) -> int:
+    """The version of an operator at an opset; 0 where onnx has no schema (foreign domains, other functions)."""
+    try:
+        return defs.get_schema(op_type, opset, domain).since_version
+    except (defs.SchemaError, TypeError):  # TypeError: a version that no 32-bit integer holds
+        return 0
 
 
 def _check_size(model: onnx.ModelProto) -> None:

@@ -41,7 +41,7 @@ def load_model(path: Path) -> Model:
     try:
         return _load(file)
     except InvalidModelError as error:
-        raise InvalidModelError(f"{file}: {one_line(str(error))}") from error
+        raise InvalidModelError(one_line(f"{file}: {error}")) from error
 
 
 def one_line(message: str) -> str:
@@ -55,16 +55,17 @@ def model_file(path: Path) -> Path:
     Raises:
         InvalidModelError: it is missing or not a regular file.
     """
+    shown = one_line(str(path))
     try:
         file = path / BUNDLE_MODEL if path.is_dir() else path
         if file.is_file():
             return file
         exists = file.exists()
     except (OSError, ValueError) as error:
-        raise InvalidModelError(f"{str(path)!r} cannot be opened: {error}") from error
+        raise InvalidModelError(f"{shown}: cannot be opened: {error}") from error
     if file is not path:
-        raise InvalidModelError(f"{path}: a folder without {BUNDLE_MODEL}; allowed are an .onnx file and a bundle")
-    raise InvalidModelError(f"{path}: not a regular file" if exists else f"{path}: no such file")
+        raise InvalidModelError(f"{shown}: a folder without {BUNDLE_MODEL}; allowed are an .onnx file and a bundle")
+    raise InvalidModelError(f"{shown}: not a regular file" if exists else f"{shown}: no such file")
 
 
 def read_proto(file: Path) -> onnx.ModelProto:
