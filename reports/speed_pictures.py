@@ -87,11 +87,11 @@ class OpTypeBar:
 
 
 def samples_picture(row: BenchmarkResult) -> SamplesPicture | None:
-    """Histograms of all sides' samples on one axis; None if there are none.
+    """Histograms of all sides' samples on one axis; None if there are none, or not numbers.
 
     The axis ends at the 99th percentile of the slower side, so that one slow outlier does not flatten the rest.
     """
-    measured = [(name, side) for name, side in sides(row) if side.samples_s]
+    measured = [(name, side) for name, side in sides(row) if side.samples_s and all(map(math.isfinite, side.samples_s))]
     if not measured:
         return None
     low = min(min(side.samples_s) for _, side in measured)
@@ -105,7 +105,7 @@ def samples_picture(row: BenchmarkResult) -> SamplesPicture | None:
 
 def ratio_picture(row: BenchmarkResult) -> RatioPicture | None:
     """The ratio of a row, on an axis from 1/4 to 4; None where nothing was compared."""
-    if row.ratio is None or row.ratio <= 0:
+    if row.ratio is None or not 0 < row.ratio < math.inf:
         return None
     low, high = row.ratio_interval or (row.ratio, row.ratio)
     title = f"time ratio {figure(row.ratio)}, interval {figure(low)} to {figure(high)}"

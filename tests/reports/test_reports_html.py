@@ -243,6 +243,14 @@ def test_samples_picture_of_few_or_equal_samples(make: SimpleNamespace, samples:
     html(Results((), (make.bench([make.bench_row(samples_s=samples, against=None)]),)))
 
 
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, 0.0, -1.0])
+def test_page_of_benchmark_with_impossible_figures_is_made(make: SimpleNamespace, value: float) -> None:
+    one = dataclasses.replace(make.bench_row().op_types[0], time_s=value, share=value, count=value)
+    figures = dict.fromkeys(("median_s", "p95_s", "items_per_s", "drift", "ratio", "load_s"), value)
+    row = make.bench_row(samples_s=(0.01, value), ratio_interval=(value, value), op_types=(one,), **figures)
+    assert "resnet18.onnx" in html(Results((), (make.bench([row]),)))
+
+
 def test_ratio_below_one_stands_left_of_one(make: SimpleNamespace) -> None:
     picture = ratio_picture(make.bench_row())
     assert picture is not None
