@@ -28,6 +28,7 @@ class RuntimeOptions:
         memory_limit_bytes: address space of the worker; None leaves it unlimited.
         profile: record a profile of the session's runs (see `Session.finish_profile`).
         optimized_model_path: where the runtime writes the graph that it really runs; None does not ask.
+        extra: what only this adapter knows, JSON values by name; see the adapter's own documentation.
     """
 
     runtime: str = "onnxruntime"
@@ -41,6 +42,7 @@ class RuntimeOptions:
     memory_limit_bytes: int | None = None
     profile: bool = False
     optimized_model_path: Path | None = None
+    extra: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,11 @@ class Session(Protocol):
 
     info: SessionInfo
 
+    @property
+    def alive(self) -> bool:
+        """Whether the worker can still answer: False after a crash, a hang or `close`."""
+        ...
+
     def run(self, feeds: Mapping[str, Any], outputs: Sequence[str] | None = None) -> dict[str, Any]:
         """Outputs by name: all, or those named.
 
@@ -75,6 +82,14 @@ class Session(Protocol):
 
     def time_runs(self, feeds: Mapping[str, Any], count: int) -> list[float]:
         """Seconds of each of `count` runs, measured inside the worker around the runtime's own call alone."""
+        ...
+
+    def finish_profile(self) -> list[dict[str, Any]]:
+        """End the profile that `RuntimeOptions.profile` asked for, and return its trace events.
+
+        Raises:
+            InvalidArgumentError: the session was not opened with `profile`.
+        """
         ...
 
     def peak_memory_bytes(self) -> int:
