@@ -55,7 +55,7 @@ class Verdict:
     """
 
     outcome: Outcome
-    rule: str
+    rule: str = ""
     max_z: float | None = None
     rms_z: float | None = None
     allowed_rms_z: float | None = None

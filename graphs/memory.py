@@ -36,7 +36,7 @@ def required_memory(model: Model, feeds_shapes: Shapes) -> int:
         Bytes: the model mapped, plus 4 × the inputs and outputs of the node that has the most. Tensors whose
         shapes cannot be inferred count as nothing.
     """
-    sizes = _inferred_sizes(model, feeds_shapes)
+    sizes = tensor_sizes(model, feeds_shapes)
     sizes.update({name: array.nbytes for name, array in model.graph.initializers.items()})
     sizes.update(_feed_sizes(model.graph, feeds_shapes))
     sets = [sum(sizes.get(name, 0) for name in {*node.inputs, *node.outputs}) for node in model.graph.nodes]
@@ -86,7 +86,7 @@ def _feed_sizes(graph: Graph, shapes: Shapes) -> dict[str, int]:
     return {name: math.prod(shape) * itemsizes.get(name, 0) for name, shape in shapes.items()}
 
 
-def _inferred_sizes(model: Model, shapes: Shapes) -> dict[str, int]:
+def tensor_sizes(model: Model, shapes: Shapes) -> dict[str, int]:
     """Bytes of the tensors whose shapes onnx infers once the inputs have concrete ones."""
     try:
         inferred = onnx.shape_inference.infer_shapes(_with_shapes(model.proto, shapes), data_prop=True)

@@ -153,7 +153,7 @@ def single_node_model(model: Model, node: Node, feeds: Mapping[str, Any], destin
     proto.graph.name = node.name
     proto.graph.node.add().CopyFrom(source)
     for name in reads_of(proto.graph.node[0]):
-        _provide(proto, name, model, feeds)
+        provide(proto, name, model, feeds)
     names = [name for name in source.output if name]
     proto.graph.output.extend(ValueInfoProto(name=name) for name in names)
     types = {**_declared_types(model.proto, names), **_inferred_types(proto)}
@@ -182,8 +182,12 @@ def _declared_types(proto: ModelProto, names: Sequence[str]) -> dict[str, TypePr
     return types
 
 
-def _provide(proto: ModelProto, name: str, model: Model, feeds: Mapping[str, Any]) -> None:
-    """Make what the node reads an input, or an initializer."""
+def provide(proto: ModelProto, name: str, model: Model, feeds: Mapping[str, Any]) -> None:
+    """Make a tensor that a node of `proto` reads an input of it, or an initializer.
+
+    Raises:
+        InvalidArgumentError: it is neither given nor stored.
+    """
     if name in feeds:
         proto.graph.input.append(ValueInfoProto(name=name, type=_type(name, feeds[name])))
         return

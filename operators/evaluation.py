@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
@@ -45,12 +45,16 @@ class Call:
         """The error scale of every output, or None if the operator has no scale."""
         if self.entry.scale is None:
             return None
-        wanted = parameters(self.entry.scale)
-        keywords = self.keywords if "**" in wanted else {k: v for k, v in self.keywords.items() if k in wanted}
+        keywords = self.keywords_of(self.entry.scale)
         first = tuple(outputs) if len(outputs) > 1 else outputs[0]
         with np.errstate(all="ignore"):
             result = self.entry.scale(first, *self.inputs, **keywords)
         return result if isinstance(result, tuple) else (result,)
+
+    def keywords_of(self, function: Callable[..., Any]) -> Mapping[str, Any]:
+        """Those of the keywords that another function of this operator (scale, products) declares."""
+        wanted = parameters(function)
+        return self.keywords if "**" in wanted else {k: v for k, v in self.keywords.items() if k in wanted}
 
 
 def prepare(

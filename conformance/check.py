@@ -1,0 +1,280 @@
+"""Check a model: judge every node of a runtime against the oracle, and the untouched model's own outputs.
+
+for record in check_model(model, feeds, CheckRequest(options=RuntimeOptions(optimization="all"))):
+    ...   # Header, then a NodeResult per node as it is judged, then one per model output, then Footer
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import resource
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import InvalidInputError, MissingKernelError, RuntimeFailure, RuntimeUnavailableError
+from ..graphs.evaluation import free_values, last_uses, propagated_spread
+from ..graphs.memory import available_memory, ensure_fits
+from ..graphs.model import Model, Node
+from ..operators.scale import Array
+from ..runtimes.environment import describe
+from ..runtimes.process import open_session
+from ..runtimes.session import RuntimeOptions
+from .levels import guilty_level
+from .model_outputs import OutputCase, judge_output
+from .nodes import failed_node, judge_node, one_line, outcome_of
+from .oracle import Local, Oracle
+from .results import RED, Footer, Header, NodeResult, Outcome, count_outcomes
+from .watching import Observation, OpenSession, Watcher
+
+Record = Header | NodeResult | Footer
+
+SEGMENT_SHARE = 8
+"""A segment may return an eighth of the available memory: twice over the pipe, once decoded, and room to spare."""
+
+SMALLEST_SEGMENT = 256 << 20
+
+
+def _nothing(_header: Header) -> Mapping[str, NodeResult]:
+    return {}
+
+
+@dataclass(frozen=True)
+class CheckRequest:
+    """How a model is checked.
+
+    Attributes:
+        options: the runtime and how it loads the model.
+        source: where the inputs are from ("random", a file's name, …) and their seed; recorded in the header.
+        command: the words of the command; recorded in the header.
+        earlier: given the header, the rows of an interrupted run that are taken over.
+        segment_bytes: how many bytes of tensors the runtime may return at once; None takes a share of the memory.
+        open_session: how sessions are started; tests replace it.
+    """
+
+    options: RuntimeOptions = field(default_factory=RuntimeOptions)
+    source: Mapping[str, Any] = field(default_factory=dict)
+    command: tuple[str, ...] = ()
+    earlier: Callable[[Header], Mapping[str, NodeResult]] = _nothing
+    segment_bytes: int | None = None
+    open_session: OpenSession = open_session
+
+
+@dataclass(frozen=True)
+class Untouched:
+    """What the model's own session returned, or how it failed; what it said of itself; its peak memory."""
+
+    outputs: Mapping[str, Any]
+    failure: RuntimeFailure | None
+    versions: Mapping[str, str]
+    peak_memory_bytes: int
+
+
+def check_model(model: Model, feeds: Mapping[str, Any], request: CheckRequest | None = None) -> Iterator[Record]:
+    """Judge every node of a model, and its outputs, in a runtime.
+
+    Args:
+        model: a loaded model.
+        feeds: its inputs, stored, by name.
+        request: how; by default ONNX Runtime on this machine's CPU with all optimisations.
+
+    Yields:
+        The header, a row per node in graph order as it is judged, a row per model output, the footer.
+
+    Raises:
+        InvalidModelError: the model does not fit into the memory.
+        RuntimeUnavailableError: the runtime, or the provider asked for, is not there.
+        StreamError: an earlier run cannot be continued.
+    """
+    request = request or CheckRequest()
+    ensure_fits(model, feeds)
+    started = time.monotonic()
+    untouched = _run_untouched(model, feeds, request)
+    header = _header(model, request, untouched)
+    earlier = request.earlier(header)
+    yield header
+    rows: list[NodeResult] = []
+    with tempfile.TemporaryDirectory(prefix="onnx-arch-") as folder:
+        walk = _Walk(model, feeds, request, Path(folder), dict(earlier))
+        for row in walk.rows():
+            rows.append(row)
+            yield row
+        for row in _output_rows(walk, untouched, rows):
+            rows.append(row)
+            yield row
+    yield _footer(rows, started, max(untouched.peak_memory_bytes, walk.watcher.peak_memory_bytes))
+
+
+def _run_untouched(model: Model, feeds: Mapping[str, Any], request: CheckRequest) -> Untouched:
+    try:
+        with request.open_session(model.path, request.options) as session:
+            try:
+                outputs = session.run(feeds)
+            except RuntimeFailure as failure:
+                return Untouched({}, failure, session.info.versions, 0)
+            return Untouched(outputs, None, session.info.versions, session.peak_memory_bytes())
+    except RuntimeUnavailableError:
+        raise
+    except RuntimeFailure as failure:
+        return Untouched({}, failure, {}, 0)
+
+
+def _header(model: Model, request: CheckRequest, untouched: Untouched) -> Header:
+    options = request.options
+    return Header(
+        command=request.command,
+        model=model.path.name,
+        model_sha256=model.sha256,
+        environment={**describe(), "runtime_versions": dict(untouched.versions)},
+        options={
+            "runtime": Path(options.runtime).name,
+            "provider": options.provider,
+            "optimization": options.optimization,
+            "threads": options.threads,
+            "opsets": {domain or "ai.onnx": version for domain, version in model.opsets.items()},
+            **request.source,
+        },
+        nodes=len(model.graph.nodes) + len(model.graph.outputs),
+    )
+
+
+@dataclass
+class _Walk:
+    """One pass over the nodes: runtime and oracle in step, tensors freed after their last use."""
+
+    model: Model
+    feeds: Mapping[str, Any]
+    request: CheckRequest
+    folder: Path
+    earlier: dict[str, NodeResult]
+    magnitudes: dict[str, Array] = field(default_factory=dict)
+    dtypes: dict[str, np.dtype[Any] | None] = field(default_factory=dict)
+
+    @cached_property
+    def oracle(self) -> Oracle:
+        return Oracle(self.model, self.feeds)
+
+    @cached_property
+    def watcher(self) -> Watcher:
+        budget = self.request.segment_bytes or max(SMALLEST_SEGMENT, available_memory() // SEGMENT_SHARE)
+        request = self.request
+        return Watcher(self.model, self.feeds, request.options, self.folder, request.open_session, budget)
+
+    @cached_property
+    def output_names(self) -> frozenset[str]:
+        return frozenset(spec.name for spec in self.model.graph.outputs)
+
+    def rows(self) -> Iterator[NodeResult]:
+        uses = last_uses(self.model.graph)
+        for observation in self.watcher.observe(self.oracle.actual):
+            yield self._row(observation)
+            node = observation.node
+            free_values(self.oracle.actual, node, uses)
+            free_values(self.oracle.clean, node, uses)
+
+    def _row(self, observation: Observation) -> NodeResult:
+        node = observation.node
+        local = self.oracle.local(node, scaled=self._needs_scales(observation))
+        known = self.earlier.get(node.name)
+        if known is not None:
+            row = known
+        elif observation.failure is not None:
+            row = failed_node(node, observation.failure)
+        else:
+            row = judge_node(node, local, observation.outputs)
+        inherited = self.oracle.advance(node, local, observation.outputs)
+        self._remember(node, local)
+        gaps = [gap for gap in inherited.values() if gap is not None]
+        return dataclasses.replace(row, inherited_max_abs=max(gaps, default=None))
+
+    def _needs_scales(self, observation: Observation) -> bool:
+        node = observation.node
+        judged = node.name not in self.earlier and observation.failure is None
+        return judged or any(name in self.output_names for name in node.outputs)
+
+    def _remember(self, node: Node, local: Local) -> None:
+        """Keep what judging the model's outputs needs of the node that computes one."""
+        for index, name in enumerate(node.outputs):
+            if name in self.output_names and index < len(local.outputs):
+                self.dtypes[name] = local.outputs[index].dtype
+                if local.scales is not None and index < len(local.scales):
+                    self.magnitudes[name] = local.scales[index].magnitude
+
+    @cached_property
+    def spreads(self) -> Mapping[str, Array] | None:
+        """The propagated deviation of every output by Monte-Carlo arithmetic; None where a kernel is missing."""
+        try:
+            return propagated_spread(self.model, self.feeds)
+        except (MissingKernelError, InvalidInputError):
+            return None
+
+
+def _output_rows(walk: _Walk, untouched: Untouched, rows: list[NodeResult]) -> Iterator[NodeResult]:
+    passed = not any(row.outcome in RED for row in rows)
+    for spec in walk.model.graph.outputs:
+        if untouched.failure is not None:
+            yield _failed_output(spec.name, untouched.failure)
+            continue
+        case = _case(walk, spec.name, untouched.outputs.get(spec.name), passed)
+        row = judge_output(case)
+        if row.outcome is Outcome.FAILED and passed:
+            row = _with_level(row, walk, case)
+        yield row
+
+
+def _case(walk: _Walk, name: str, actual: Any, passed: bool) -> OutputCase:
+    clean = walk.oracle.clean[name]
+
+    def spread() -> Array | None:
+        return None if walk.spreads is None else walk.spreads.get(name)
+
+    return OutputCase(
+        name=name,
+        actual=actual,
+        watched=walk.oracle.actual[name],
+        clean=clean.data,
+        dtype=walk.dtypes.get(name, clean.dtype),
+        magnitude=walk.magnitudes.get(name),
+        nodes_passed=passed,
+        spread=spread,
+    )
+
+
+def _failed_output(name: str, failure: RuntimeFailure) -> NodeResult:
+    return NodeResult(
+        node=name,
+        op_type="",
+        domain="",
+        outputs=(name,),
+        outcome=outcome_of(failure),
+        message=one_line(failure),
+        shapes=(None,),
+        dtypes=(None,),
+        kind="output",
+    )
+
+
+def _with_level(row: NodeResult, walk: _Walk, case: OutputCase) -> NodeResult:
+    """Every node is right when watched: say from which optimisation level on the untouched graph is wrong."""
+    found = guilty_level(walk.model, walk.feeds, walk.request.options, walk.request.open_session, case)
+    return dataclasses.replace(row, message=f"{row.message}; every node is right when watched: {found}")
+
+
+def _footer(rows: list[NodeResult], started: float, worker_bytes: int) -> Footer:
+    first = next((row.node for row in rows if row.outcome in RED), None)
+    # Linux counts ru_maxrss in KiB, macOS in bytes.
+    unit = 1 if sys.platform == "darwin" else 1024
+    own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    return Footer(
+        counts=count_outcomes(rows),
+        duration_s=time.monotonic() - started,
+        peak_memory_bytes={"oracle": own, "runtime": worker_bytes},
+        first_failed=first,
+    )

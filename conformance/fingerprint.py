@@ -1,0 +1,194 @@
+"""Name the cause of a deviation: try hypotheses in the reference and keep the one that makes the residual collapse."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+from ..operators.evaluation import Call
+from ..operators.scale import Array
+from ..operators.storage import encode, is_float
+
+COLLAPSE = 0.25
+"""A hypothesis explains a deviation when it leaves at most a quarter of its root mean square."""
+
+CONTRACTIONS = frozenset({"Conv", "ConvTranspose", "MatMul", "Gemm", "Einsum", "Attention"})
+
+
+@dataclass(frozen=True)
+class Hypothesis:
+    """A way in which an operator may have been computed: its name, and the call or value that it would give."""
+
+    name: str
+    outputs: Callable[[], tuple[Any, ...]]
+
+
+def round_to_bits(x: Array, fraction_bits: int) -> Array:
+    """Float values rounded to nearest even with `fraction_bits` fraction bits and float32's exponents (TF32: 10)."""
+    bits = np.ascontiguousarray(x, np.float32).view(np.uint32).astype(np.uint64)
+    drop = 23 - fraction_bits
+    bits = bits + ((1 << (drop - 1)) - 1) + ((bits >> np.uint64(drop)) & np.uint64(1))
+    kept = (bits >> np.uint64(drop) << np.uint64(drop)).astype(np.uint32).view(np.float32)
+    return np.where(np.isfinite(x), kept, x).astype(np.float64)
+
+
+_NARROW: Mapping[str, Callable[[Array], Array]] = {
+    "TF32 inputs (set use_tf32=0)": lambda x: round_to_bits(x, 10),
+    "BF16 inputs": lambda x: encode(x, np.dtype(ml_dtypes.bfloat16)).astype(np.float64),
+    "FP16 inputs": lambda x: encode(x, np.dtype(np.float16)).astype(np.float64),
+}
+
+_ATTRIBUTES: Mapping[str, tuple[tuple[str, Mapping[str, Any]], ...]] = {
+    "Gelu": (("tanh approximation", {"approximate": "tanh"}), ("no tanh approximation", {"approximate": "none"})),
+    "AveragePool": (
+        ("padding counted in the average", {"count_include_pad": 1}),
+        ("padding not counted in the average", {"count_include_pad": 0}),
+        ("ceil_mode ignored", {"ceil_mode": 0}),
+    ),
+    "MaxPool": (("ceil_mode ignored", {"ceil_mode": 0}), ("dilations ignored", {"dilations": None})),
+    "Conv": (("dilations ignored", {"dilations": None}),),
+    "Attention": (
+        ("causal mask ignored", {"is_causal": 0}),
+        ("causal mask added", {"is_causal": 1}),
+        ("softcap ignored", {"softcap": 0.0}),
+        ("scale 1 / sqrt(d) in place of the given one", {"scale": None}),
+    ),
+    "LayerNormalization": (("epsilon ignored", {"epsilon": 0.0}),),
+    "BatchNormalization": (("epsilon ignored", {"epsilon": 0.0}),),
+    "Gemm": (("alpha ignored", {"alpha": 1.0}), ("beta ignored", {"beta": 1.0})),
+}
+
+
+def explain(call: Call, actual: Any, reference: Any) -> str:
+    """The first hypothesis that explains the first output of a call, or "".
+
+    Args:
+        call: the node's call on the runtime's own inputs.
+        actual: the runtime's output, stored.
+        reference: the oracle's, float64 where floating-point.
+    """
+    if not isinstance(actual, np.ndarray) or actual.shape != np.shape(reference) or actual.size == 0:
+        return ""
+    if not (is_float(actual.dtype) or actual.dtype.kind in "iu"):
+        return ""
+    observed = actual.astype(np.float64)
+    deviation = _rms(observed, reference)
+    for hypothesis in _hypotheses(call):
+        if _explains(hypothesis, observed, actual.dtype, reference, deviation):
+            return hypothesis.name
+    return ""
+
+
+def narrow_inputs(call: Call, actual: Array, reference: Array) -> str:
+    """As `explain`, with reduced input precision as the only hypotheses: for values that lie within the bounds."""
+    observed = actual.astype(np.float64)
+    deviation = _rms(observed, reference)
+    for hypothesis in _narrowed(call):
+        if _explains(hypothesis, observed, actual.dtype, reference, deviation):
+            return hypothesis.name
+    return ""
+
+
+def _rms(a: Array, b: Any) -> float:
+    with np.errstate(all="ignore"):
+        gap = np.nan_to_num(a - np.asarray(b, np.float64), nan=0.0, posinf=1e300, neginf=-1e300)
+        return float(np.sqrt(np.mean(np.square(gap))))
+
+
+def _explains(hypothesis: Hypothesis, observed: Array, dtype: np.dtype[Any], reference: Any, deviation: float) -> bool:
+    try:
+        supposed = np.asarray(hypothesis.outputs()[0])
+    except (ValueError, IndexError, TypeError):
+        return False
+    if supposed.shape != observed.shape:
+        return False
+    stored = encode(supposed, dtype).astype(np.float64) if supposed.dtype.kind == "f" else supposed.astype(np.float64)
+    if np.array_equal(np.isnan(stored), np.isnan(observed)) is False:
+        return False
+    same_as_reference = np.array_equal(stored, np.asarray(reference, np.float64), equal_nan=True)
+    return not same_as_reference and _rms(observed, stored) <= COLLAPSE * deviation
+
+
+def _call(call: Call, inputs: tuple[Any, ...] | None = None, **changes: Any) -> Callable[[], tuple[Any, ...]]:
+    changed = dataclasses.replace(
+        call, inputs=call.inputs if inputs is None else inputs, keywords={**call.keywords, **changes}
+    )
+    return changed.outputs
+
+
+def _hypotheses(call: Call) -> Iterator[Hypothesis]:
+    op_type = call.entry.op_type
+    yield from _narrowed(call)
+    yield from _wiring(call)
+    for name, changes in _ATTRIBUTES.get(op_type, ()):
+        if any(call.keywords.get(key) != value for key, value in changes.items()):
+            yield Hypothesis(name, _call(call, **changes))
+    if op_type in ("Softmax", "LogSoftmax", "Hardmax"):
+        rank = np.ndim(call.inputs[0])
+        axis = int(call.keywords.get("axis", -1)) % max(rank, 1)
+        for other in (a for a in range(rank) if a != axis):
+            yield Hypothesis(f"axis {other} in place of axis {axis}", _call(call, axis=other))
+    if op_type in ("MaxPool", "AveragePool", "Conv"):
+        yield from _shifted_windows(call)
+    yield from _copies(call)
+
+
+def _narrowed(call: Call) -> Iterator[Hypothesis]:
+    if call.entry.op_type not in CONTRACTIONS or call.stored[0] != np.float32:
+        return
+    for name, narrow in _NARROW.items():
+        inputs = tuple(narrow(x) if i < 2 and isinstance(x, np.ndarray) else x for i, x in enumerate(call.inputs))
+        yield Hypothesis(name, _call(call, inputs))
+
+
+def _wiring(call: Call) -> Iterator[Hypothesis]:
+    x = call.inputs
+    if call.entry.op_type in ("Conv", "ConvTranspose", "Gemm") and len(x) > 2 and x[2] is not None:
+        yield Hypothesis("bias added twice", _call(call, (*x[:2], 2.0 * x[2], *x[3:])))
+        yield Hypothesis("bias left out", _call(call, (*x[:2], None, *x[3:])))
+    if call.entry.op_type == "MatMul" and np.ndim(x[1]) >= 2 and np.shape(x[1])[-2] > 1:
+        yield Hypothesis("last product dropped", _call(call, (x[0][..., :-1], x[1][..., :-1, :])))
+    if call.entry.op_type in ("Sub", "Div", "Pow", "MatMul") and len(x) == 2:
+        yield Hypothesis("operands swapped", _call(call, (x[1], x[0])))
+
+
+def _shifted_windows(call: Call) -> Iterator[Hypothesis]:
+    rank = np.ndim(call.inputs[0]) - 2
+    pads = list(call.keywords.get("pads") or [0] * 2 * rank)
+    for axis in range(rank):
+        for step in (1, -1):
+            moved = list(pads)
+            moved[axis] += step
+            moved[rank + axis] -= step
+            yield Hypothesis(f"window shifted by {-step} along axis {axis + 2}", _shift(call, moved))
+
+
+def _shift(call: Call, pads: list[int]) -> Callable[[], tuple[Any, ...]]:
+    """Pooling kernels take no negative pads: the input is shifted instead, filled as padding would be."""
+    rank = len(pads) // 2
+    given = list(call.keywords.get("pads") or [0] * 2 * rank)
+    x = call.inputs[0]
+    fill = -np.inf if call.entry.op_type == "MaxPool" and x.dtype.kind == "f" else 0
+    moved = x
+    for axis in range(rank):
+        step = pads[axis] - given[axis]
+        if step:
+            moved = np.roll(moved, step, axis=axis + 2)
+            edge = [slice(None)] * x.ndim
+            edge[axis + 2] = slice(0, step) if step > 0 else slice(step, None)
+            moved[tuple(edge)] = fill
+    return _call(call, (moved, *call.inputs[1:]))
+
+
+def _copies(call: Call) -> Iterator[Hypothesis]:
+    x = call.inputs[0] if call.inputs else None
+    if isinstance(x, np.ndarray):
+        yield Hypothesis("returns its input", lambda: (x,))
+        if x.dtype.kind == "f" and np.isnan(x).any():
+            yield Hypothesis("NaN turned to zero", _call(call, (np.nan_to_num(x, nan=0.0), *call.inputs[1:])))
+            yield Hypothesis("NaN turned to zero", lambda: tuple(np.nan_to_num(y, nan=0.0) for y in call.outputs()))

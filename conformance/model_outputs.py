@@ -1,0 +1,204 @@
+"""Judge the model's own outputs, from a session to which nothing was added.
+
+Looking inside changes what an optimiser does, so a wrong fusion can vanish while it is watched. The untouched outputs
+are therefore compared with the clean float64 run, and the error that they may have is known twice:
+
+1. the watched run, whose every node was judged: its deviation is a sample of what admissible roundings add up to;
+2. Monte-Carlo arithmetic: the float64 run with every node's output moved by an error of the size of its rounding.
+
+An untouched output fails only if neither explains it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..operators.rounding import half_unit
+from ..operators.scale import Array
+from ..operators.storage import decode, float_format, is_float
+from .results import NodeResult, Outcome
+from .verdict import where_is
+
+WATCHED_FACTOR = 4.0
+"""How many times the watched run's deviation an untouched one may have: two samples of one distribution of errors
+whose elements are correlated; fused operators round less often, so larger is rare."""
+
+SPREAD_FACTOR = 8.0
+"""How many propagated standard deviations (root mean square over a tensor) are admitted, and twice that per element."""
+
+FLOOR = 8.0
+"""Half-units at the last node's own scale that are always admitted."""
+
+
+@dataclass(frozen=True)
+class OutputCase:
+    """One output of the model.
+
+    Attributes:
+        name: its name.
+        actual: from the untouched session, stored.
+        watched: from the watched run, stored; None if that did not get there.
+        clean: from the float64 run.
+        dtype: its expected dtype, None where not determined.
+        magnitude: error scale of the node that computes it, broadcastable; None where there is none.
+        nodes_passed: whether every judged node of the watched run passed.
+        spread: computes the propagated standard deviation of this output (Monte-Carlo; slow).
+    """
+
+    name: str
+    actual: Any
+    watched: Any
+    clean: Any
+    dtype: np.dtype[Any] | None
+    magnitude: Array | None
+    nodes_passed: bool
+    spread: Callable[[], Array | None]
+
+
+def judge_output(case: OutputCase) -> NodeResult:
+    """The row of one output of the untouched model."""
+    if not isinstance(case.clean, np.ndarray):
+        return _row(case, Outcome.UNJUDGED, "", message="not a tensor, or not computed by the oracle")
+    wrong = _wrong_kind(case)
+    if wrong:
+        return _row(case, Outcome.FAILED, "type", message=wrong)
+    if not (is_float(case.actual.dtype) and case.clean.dtype.kind == "f"):
+        return _judge_discrete(case)
+    return _judge_continuous(case)
+
+
+def _wrong_kind(case: OutputCase) -> str:
+    if not isinstance(case.actual, np.ndarray):
+        return f"{type(case.actual).__name__} returned, a tensor expected"
+    if case.dtype is not None and case.actual.dtype != case.dtype and case.actual.dtype.kind not in "OUS":
+        return f"dtype {case.actual.dtype}, expected {case.dtype}"
+    if case.actual.shape != case.clean.shape:
+        return f"shape {list(case.actual.shape)}, expected {list(case.clean.shape)}"
+    return ""
+
+
+def _judge_discrete(case: OutputCase) -> NodeResult:
+    same = np.asarray(case.actual == case.clean)
+    if same.all():
+        return _row(case, Outcome.PASSED, "exact", max_abs=0.0)
+    count = f"{int((~same).sum())} of {same.size} elements differ from the float64 run"
+    if case.nodes_passed and case.watched is not None and np.array_equal(case.actual, case.watched):
+        return _row(
+            case, Outcome.PASSED, "propagated", message=f"{count}, as in the watched run, whose every node is right"
+        )
+    spread = case.spread()
+    if spread is not None and (np.broadcast_to(spread, same.shape)[~same] > 0).all():
+        return _row(case, Outcome.UNJUDGED, "propagated", message=f"{count}; rounding alone decides them")
+    first = int(np.flatnonzero(~same)[0])
+    a, r = case.actual.reshape(-1)[first], case.clean.reshape(-1)[first]
+    return _row(
+        case, Outcome.FAILED, "exact", message=f"{count}; first {where_is(first, same.shape)}: {a!s}, expected {r!s}"
+    )
+
+
+def _judge_continuous(case: OutputCase) -> NodeResult:
+    actual = decode(case.actual)
+    special = ~(np.isfinite(actual) & np.isfinite(case.clean))
+    if special.any():
+        wrong = _wrong_special(case, actual, special)
+        if wrong:
+            return _row(case, Outcome.FAILED, "propagated", message=wrong)
+    with np.errstate(all="ignore"):
+        gap = np.where(special, 0.0, np.abs(actual - case.clean))
+    own = _own_unit(case)
+    with np.errstate(all="ignore"):
+        z = gap / own
+    figures = {
+        "max_z": float(z.max(initial=0.0)),
+        "rms_z": float(np.sqrt(np.mean(z**2))) if z.size else 0.0,
+        "max_abs": float(gap.max(initial=0.0)),
+    }
+    rms = figures["rms_z"]
+    figures["bits"] = (
+        float(float_format(case.actual.dtype).fraction_bits + 1 - np.log2(rms)) if 0 < rms < np.inf else None
+    )
+    explained, allowed = _like_watched(case, z, own)
+    if explained:
+        return _row(case, Outcome.PASSED, "propagated", allowed_rms_z=allowed, **figures)
+    return _by_spread(case, gap, own, figures)
+
+
+def _wrong_special(case: OutputCase, actual: Array, special: Array) -> str:
+    """NaN and infinities must be those of the float64 run or of the watched one (overflow of the stored type)."""
+    same = (actual == case.clean) | (np.isnan(actual) & np.isnan(case.clean))
+    if case.nodes_passed and isinstance(case.watched, np.ndarray):
+        watched = decode(case.watched)
+        same |= (actual == watched) | (np.isnan(actual) & np.isnan(watched))
+    bad = special & ~same
+    if not bad.any():
+        return ""
+    first = int(np.flatnonzero(bad)[0])
+    return f"{int(bad.sum())} of {bad.size} elements: first {where_is(first, bad.shape)}: {actual.reshape(-1)[first]:.9g}, expected {case.clean.reshape(-1)[first]:.9g}"
+
+
+def _own_unit(case: OutputCase) -> Array:
+    """Half a unit in the last place per element at the last node's scale (at least at the value's own size)."""
+    format_ = float_format(case.actual.dtype)
+    size = np.abs(case.clean)
+    if case.magnitude is not None:
+        size = np.maximum(size, np.broadcast_to(case.magnitude, size.shape))
+    return np.maximum(np.nan_to_num(size, posinf=format_.largest) * half_unit(format_), format_.smallest_normal)
+
+
+def _like_watched(case: OutputCase, z: Array, own: Array) -> tuple[bool, float | None]:
+    if not (case.nodes_passed and isinstance(case.watched, np.ndarray) and case.watched.shape == case.clean.shape):
+        return False, None
+    with np.errstate(all="ignore"):
+        watched = np.nan_to_num(np.abs(decode(case.watched) - case.clean), nan=0.0, posinf=0.0) / own
+    level = float(np.sqrt(np.mean(watched**2))) if watched.size else 0.0
+    peak = float(watched.max(initial=0.0))
+    allowed = WATCHED_FACTOR * level + FLOOR / 2
+    near = float(np.sqrt(np.mean(z**2))) <= allowed if z.size else True
+    return bool(near and z.max(initial=0.0) <= WATCHED_FACTOR * peak + FLOOR), allowed
+
+
+def _by_spread(case: OutputCase, gap: Array, own: Array, figures: dict[str, Any]) -> NodeResult:
+    spread = case.spread()
+    if spread is None:
+        return _row(
+            case, Outcome.UNJUDGED, "propagated", message="no propagated scale: a node has no kernel", **figures
+        )
+    pooled = float(np.sqrt(np.mean(spread**2))) if spread.size else 0.0
+    unit = np.sqrt(spread**2 + pooled**2 * POOLED_SHARE) + own
+    with np.errstate(all="ignore"):
+        multiples = gap / unit
+    rms = float(np.sqrt(np.mean(multiples**2))) if multiples.size else 0.0
+    allowed = SPREAD_FACTOR * float(np.sqrt(np.mean((unit / own) ** 2)))
+    if rms <= SPREAD_FACTOR and multiples.max(initial=0.0) <= 2 * SPREAD_FACTOR:
+        return _row(case, Outcome.PASSED, "propagated", allowed_rms_z=allowed, **figures)
+    worst = int(multiples.argmax())
+    text = (
+        f"rms deviation is {rms:.4g} times what rounding at every node adds up to (at most {SPREAD_FACTOR:g} admitted); "
+        f"worst {where_is(worst, gap.shape)}: {decode(case.actual).reshape(-1)[worst]:.9g}, expected {case.clean.reshape(-1)[worst]:.9g}"
+    )
+    return _row(case, Outcome.FAILED, "propagated", allowed_rms_z=allowed, message=text, **figures)
+
+
+POOLED_SHARE = 0.04
+"""Few samples estimate an element's own deviation badly: a fifth of the tensor's deviation is added in squares."""
+
+
+def _row(case: OutputCase, outcome: Outcome, rule: str, **fields: Any) -> NodeResult:
+    tensor = case.actual if isinstance(case.actual, np.ndarray) else None
+    return NodeResult(
+        node=case.name,
+        op_type="",
+        domain="",
+        outputs=(case.name,),
+        outcome=outcome,
+        rule=rule,
+        shapes=(None if tensor is None else tensor.shape,),
+        dtypes=(None if tensor is None else str(tensor.dtype),),
+        inherited_max_abs=fields.get("max_abs"),
+        kind="output",
+        **fields,
+    )

@@ -1,0 +1,398 @@
+"""The verdict: is this tensor what a correct implementation can return?
+
+    z = (a − r) / max(s · 2^(−1−p), floor)
+
+a is the stored value, r the float64 reference, s the error scale (`operators.scale`), p the fraction bits of the stored
+type: z is the error in half-units in the last place, at the size at which rounding happens. Three zones:
+
+- proved wrong: |z| above the certain bound (no order of operations in the accumulator's precision gives this value), or
+  Σ z² above 1.6 · k · T over the T elements of a tensor;
+- natural: z no larger than a small multiple of what sums in their natural order have;
+- between: a second witness decides. For sums of products, the products themselves are added up in several orders in
+  float32; for composed operators the kernel is run in float32 with plain loops. A value that no order comes near fails.
+
+`docs/verdict.md` derives the numbers; `make calibrate` measures them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from ..operators.rounding import growth, half_unit, natural_spread
+from ..operators.scale import Array, Rule, Scale
+from ..operators.storage import FloatFormat, encode, float_format, is_float
+from .results import Outcome, Verdict
+from .witness import Witness
+
+STATISTICAL_FACTOR = 1.6
+"""Σ z² <= 1.6 · k · T: Arm TOSA conformance; a mean square above it has probability below 10^−9 for T > 1000."""
+
+NATURAL_RMS = 4.0
+"""rms of z over its natural spread above which a witness is asked."""
+
+OUTLIER_FLOOR = 8.0
+OUTLIER_FACTOR = 12.0
+"""One element is an outlier above max(8, 12 · robust spread) natural spreads, or above 8 · sqrt(k)."""
+
+ROBUST_SAMPLE = 1 << 16
+
+REFERENCE_SLACK = 1 + 1e-6
+"""The float64 reference is itself rounded: 2^−52 against half-units of 2^−24."""
+
+
+@dataclass(frozen=True)
+class Judged:
+    """One output tensor on its way to a verdict."""
+
+    actual: Array
+    reference: Array
+    scale: Scale
+    format: FloatFormat
+    rule: str
+
+
+def judge(
+    actual: Any,
+    reference: Any,
+    dtype: np.dtype[Any] | None,
+    scale: Scale | None,
+    witness: Witness | None = None,
+) -> Verdict:
+    """Judge one output of a runtime.
+
+    Args:
+        actual: what the runtime returned, in its stored dtype; a list for a sequence; None if it returned nothing.
+        reference: float64 for floating-point outputs, the exact values otherwise; a list for a sequence.
+        dtype: the dtype that the output must have; None where that is not determined.
+        scale: the error scale; None leaves the values unjudged.
+        witness: asked where statistics alone do not decide.
+
+    Returns:
+        The verdict; dtype is compared first, then shape, then values.
+    """
+    if isinstance(reference, list):
+        return _judge_sequence(actual, reference, dtype, scale)
+    wrong = _wrong_kind(actual, reference, dtype)
+    if wrong:
+        return Verdict(Outcome.FAILED, _rule_name(scale), message=wrong)
+    if reference is None:
+        return Verdict(Outcome.PASSED, "exact")
+    if scale is None:
+        return Verdict(Outcome.UNJUDGED, message="dtype and shape are right; the operator has no error scale")
+    if scale.rule is Rule.DISTRIBUTION:
+        return Verdict(Outcome.UNJUDGED, "distribution", message="dtype and shape are right; random values")
+    actual = np.asarray(actual)
+    if scale.rule is Rule.EXACT or not (is_float(actual.dtype) or actual.dtype.kind == "c"):
+        return _judge_exact(actual, reference, scale)
+    if actual.dtype.kind == "c":
+        return _judge_complex(actual, reference, scale, witness)
+    return _judge_rounded(actual, reference, scale, witness)
+
+
+def _rule_name(scale: Scale | None) -> str:
+    if scale is None:
+        return ""
+    if scale.rule in (Rule.EXACT, Rule.DISTRIBUTION):
+        return scale.rule.value
+    terms = np.asarray(scale.terms, np.float64)
+    largest = float(terms[np.isfinite(terms)].max(initial=0.0))
+    return f"{scale.rule.value}({largest:.6g})"
+
+
+def _wrong_kind(actual: Any, reference: Any, dtype: np.dtype[Any] | None) -> str:
+    """What is wrong with dtype or shape, or ""."""
+    if reference is None:
+        return "" if actual is None else "a value where an absent optional is expected"
+    if not isinstance(actual, np.ndarray | np.generic):
+        return f"{'nothing' if actual is None else type(actual).__name__} returned, a tensor expected"
+    expected = reference.dtype if dtype is None and reference.dtype.kind not in "fc" else dtype
+    if (
+        expected is not None
+        and actual.dtype != expected
+        and not (actual.dtype.kind in "OUS" and expected.kind in "OUS")
+    ):
+        return f"dtype {actual.dtype}, expected {expected}"
+    if actual.shape != reference.shape:
+        return f"shape {list(actual.shape)}, expected {list(reference.shape)}"
+    return ""
+
+
+def _judge_sequence(actual: Any, reference: list[Any], dtype: np.dtype[Any] | None, scale: Scale | None) -> Verdict:
+    if not isinstance(actual, list) or len(actual) != len(reference):
+        length = len(actual) if isinstance(actual, list) else type(actual).__name__
+        return Verdict(Outcome.FAILED, _rule_name(scale), message=f"sequence of {length}, expected {len(reference)}")
+    parts = [judge(a, r, dtype, scale) for a, r in zip(actual, reference, strict=True)]
+    return combine(parts) if parts else Verdict(Outcome.PASSED, _rule_name(scale))
+
+
+def combine(verdicts: Sequence[Verdict]) -> Verdict:
+    """One verdict for several outputs: the worst outcome, the largest figures."""
+    order = (Outcome.FAILED, Outcome.UNJUDGED, Outcome.PASSED)
+    worst = min(verdicts, key=lambda v: (order.index(v.outcome), -_relative_rms(v)))
+    with_z = [v for v in verdicts if v.max_z is not None]
+    return replace(
+        worst,
+        max_z=max((v.max_z for v in with_z if v.max_z is not None), default=None),
+        bits=min((v.bits for v in verdicts if v.bits is not None), default=None),
+        max_abs=max((v.max_abs for v in verdicts if v.max_abs is not None), default=None),
+        message="; ".join(
+            f"output {i}: {v.message}" if len(verdicts) > 1 else v.message for i, v in enumerate(verdicts) if v.message
+        ),
+    )
+
+
+def _relative_rms(verdict: Verdict) -> float:
+    if verdict.rms_z is None or not verdict.allowed_rms_z:
+        return 0.0
+    return verdict.rms_z / verdict.allowed_rms_z
+
+
+def where_is(flat_index: int, shape: tuple[int, ...]) -> str:
+    """A flat index as [i, j, …]."""
+    return "[" + ", ".join(str(int(i)) for i in np.unravel_index(flat_index, shape)) + "]" if shape else "[]"
+
+
+def _judge_exact(actual: Array, reference: Array, scale: Scale) -> Verdict:
+    """Bit for bit; −0 equals +0 (reported), NaN equals NaN; elements with infinite `terms` are left open."""
+    if actual.dtype.kind in "OUS":
+        same = actual.astype(object) == reference.astype(object)
+    else:
+        expected = encode(reference, actual.dtype)
+        same = (actual == expected) | ((actual != actual) & (expected != expected))
+    open_elements = np.broadcast_to(np.isinf(np.asarray(scale.terms, np.float64)), reference.shape)
+    wrong = ~np.asarray(same, bool) & ~open_elements
+    if wrong.any():
+        return _exact_failure(actual, reference, wrong)
+    return Verdict(
+        Outcome.PASSED,
+        "exact",
+        max_abs=_largest_difference(actual, reference, ~open_elements),
+        message=_zero_signs(actual, reference),
+    )
+
+
+def _exact_failure(actual: Array, reference: Array, wrong: Array) -> Verdict:
+    first = int(np.flatnonzero(wrong)[0])
+    a, r = actual.reshape(-1)[first], reference.reshape(-1)[first]
+    share = f"{int(wrong.sum())} of {wrong.size} elements differ"
+    text = f"{share}; first at {where_is(first, wrong.shape)}: {a!s}, expected {r!s}"
+    return Verdict(Outcome.FAILED, "exact", max_abs=_largest_difference(actual, reference, None), message=text)
+
+
+def _largest_difference(actual: Array, reference: Array, where: Array | None) -> float | None:
+    if actual.dtype.kind in "OUSb" or actual.size == 0:
+        return 0.0 if actual.dtype.kind not in "OUS" else None
+    wide = np.complex128 if actual.dtype.kind == "c" else np.float64
+    with np.errstate(all="ignore"):
+        gap = np.abs(actual.astype(wide) - reference.astype(wide))
+    finite = np.isfinite(gap) if where is None else np.isfinite(gap) & where
+    return float(gap[finite].max(initial=0.0))
+
+
+def _zero_signs(actual: Array, reference: Array) -> str:
+    if not is_float(actual.dtype) or actual.size == 0:
+        return ""
+    zero = (actual == 0) & (reference == 0)
+    if not zero.any():
+        return ""
+    flipped = int((np.signbit(actual[zero].astype(np.float64)) != np.signbit(reference[zero])).sum())
+    return f"{flipped} zeros have the other sign" if flipped else ""
+
+
+def _judge_complex(actual: Array, reference: Array, scale: Scale, witness: Witness | None) -> Verdict:
+    parts = [
+        _judge_rounded(a, r, scale, witness) for a, r in ((actual.real, reference.real), (actual.imag, reference.imag))
+    ]
+    return combine(parts)
+
+
+def _judge_rounded(actual: Array, reference: Array, scale: Scale, witness: Witness | None) -> Verdict:
+    format_ = float_format(actual.dtype)
+    judged = Judged(actual, reference, scale, format_, _rule_name(scale))
+    if actual.size == 0:
+        return Verdict(Outcome.PASSED, judged.rule, message="empty tensor")
+    wide = actual.astype(np.float64, copy=False)
+    finite = np.isfinite(wide) & np.isfinite(reference)
+    wrong = "" if finite.all() else _wrong_special(judged, wide, finite)
+    if wrong:
+        return Verdict(Outcome.FAILED, judged.rule, message=wrong)
+    z, gap = _deviations(judged, wide, finite)
+    verdict = _figures(judged, z, gap)
+    missed = _nonzero_at_zero_scale(judged, gap)
+    if missed:
+        return replace(verdict, outcome=Outcome.FAILED, message=missed)
+    if scale.rule is Rule.ULP:
+        return _by_ulp(judged, z, verdict)
+    return _by_sums(judged, z, verdict, witness)
+
+
+def _wrong_special(judged: Judged, wide: Array, finite: Array) -> str:
+    """What is wrong with NaN and infinities, or "": the reference decides, overflow within the bound is admitted."""
+    reference = judged.reference
+    with np.errstate(all="ignore"):
+        size = np.broadcast_to(np.abs(judged.scale.magnitude), reference.shape)
+        limit = judged.format.largest
+        reach = np.abs(reference) + size * half_unit(judged.format) * 2 * _k(judged)
+        same = (np.isnan(wide) & np.isnan(reference)) | (wide == reference)
+        # Beyond the largest finite value the stored type has infinity (or NaN, or its largest value when saturating).
+        rounded_over = (
+            ~np.isfinite(wide) & np.isfinite(reference) & (reach >= limit) & ~(np.sign(wide) == -np.sign(reference))
+        )
+        saturated = (
+            np.isinf(reference)
+            & (np.abs(wide) == limit)
+            & (np.sign(wide) == np.sign(reference))
+            & (limit < _SATURATING)
+        )
+        # Where the summands' sizes overflow, partial sums may, in some order.
+        open_sum = (judged.scale.rule is not Rule.ULP) & (~(size < limit)) & ~np.isnan(reference) & ~np.isfinite(wide)
+        # An infinity in float64 for float64's own overflow is judged by the first rule alone.
+        bad = ~finite & ~(same | rounded_over | saturated | open_sum)
+        unbounded = np.isfinite(reference) & np.isfinite(wide) & np.isnan(size)
+    bad |= unbounded
+    if not bad.any():
+        return ""
+    first = int(np.flatnonzero(bad)[0])
+    a, r = wide.reshape(-1)[first], reference.reshape(-1)[first]
+    return f"{int(bad.sum())} of {bad.size} elements are {_kind(a)} where {_kind(r)} is expected; first at {where_is(first, bad.shape)}: {a:.9g}, expected {r:.9g}"
+
+
+_SATURATING = 1e5
+"""Types whose largest value is below may saturate instead of overflowing (float16 and the float8 family)."""
+
+
+def _kind(value: float) -> str:
+    return "NaN" if math.isnan(value) else "infinite" if math.isinf(value) else "finite"
+
+
+def _k(judged: Judged) -> float:
+    terms = np.asarray(judged.scale.terms, np.float64)
+    largest = float(terms[np.isfinite(terms)].max(initial=0.0))
+    doubled = 2 if judged.format.fraction_bits > MOST_REFERENCE_BITS else 1
+    if judged.scale.rule is Rule.ULP:
+        return largest * doubled
+    return growth(largest, judged.format) * doubled
+
+
+MOST_REFERENCE_BITS = 40
+"""Above it (float64) the reference has the runtime's own precision: both sides may err, and bounds are doubled."""
+
+
+def _floor(format_: FloatFormat) -> float:
+    """Below it errors do not count: flushing to zero in types as wide as float32, half a subnormal step in narrow ones."""
+    wide_range = format_.smallest_normal < _FLUSHABLE
+    return format_.smallest_normal if wide_range else format_.smallest_subnormal / 2
+
+
+_FLUSHABLE = 1e-30
+
+
+def _deviations(judged: Judged, wide: Array, finite: Array) -> tuple[Array, Array]:
+    """(|z|, |a − r|) per element; 0 where not finite (those are judged apart)."""
+    with np.errstate(all="ignore"):
+        gap = np.abs(wide - judged.reference)
+        if not finite.all():
+            gap = np.where(finite, gap, 0.0)
+        denominator = np.maximum(judged.scale.magnitude * half_unit(judged.format), _floor(judged.format))
+        z = gap / denominator
+    if judged.format.smallest_normal > _FLUSHABLE:
+        flushed = (wide == 0) & (np.abs(judged.reference) < judged.format.smallest_normal)
+        z = np.where(flushed, np.minimum(z, 1.0), z)
+    return (z if np.isfinite(z).all() else np.nan_to_num(z, nan=0.0)), gap
+
+
+def _figures(judged: Judged, z: Array, gap: Array) -> Verdict:
+    rms = float(np.sqrt(np.mean(np.square(z))))
+    bits = judged.format.fraction_bits + 1 - math.log2(rms) if rms > 0 and math.isfinite(rms) else None
+    return Verdict(Outcome.PASSED, judged.rule, max_z=float(z.max()), rms_z=rms, bits=bits, max_abs=float(gap.max()))
+
+
+def _nonzero_at_zero_scale(judged: Judged, gap: Array) -> str:
+    """s = 0 admits no error at all: nothing was added that could be rounded."""
+    if judged.scale.magnitude.size == 0 or judged.scale.magnitude.min() > 0:
+        return ""
+    bad = (np.broadcast_to(judged.scale.magnitude, gap.shape) == 0) & (gap > 0)
+    if not bad.any():
+        return ""
+    first = int(np.flatnonzero(bad)[0])
+    a, r = judged.actual.reshape(-1)[first], judged.reference.reshape(-1)[first]
+    return f"{int(bad.sum())} of {bad.size} elements must be exactly {r:.9g}, as every summand is zero; first at {where_is(first, bad.shape)}: {float(a):.9g}"
+
+
+def _describe(judged: Judged, flat: int) -> str:
+    a, r = float(judged.actual.reshape(-1)[flat]), float(judged.reference.reshape(-1)[flat])
+    return f"at {where_is(flat, judged.reference.shape)}: {a:.9g}, expected {r:.9g}"
+
+
+def _by_ulp(judged: Judged, z: Array, verdict: Verdict) -> Verdict:
+    doubled = 2 if judged.format.fraction_bits > MOST_REFERENCE_BITS else 1
+    allowed = np.asarray(judged.scale.terms, np.float64) * doubled
+    excess = z > allowed * REFERENCE_SLACK
+    verdict = replace(verdict, allowed_max_z=float(allowed[np.isfinite(allowed)].max(initial=0.0)))
+    if not excess.any():
+        return verdict
+    worst = int(np.argmax(np.where(excess, z / np.maximum(allowed, 1e-300), 0.0)))
+    limit = float(np.broadcast_to(allowed, z.shape).reshape(-1)[worst])
+    text = f"{int(excess.sum())} of {z.size} elements are off by more than {limit:.4g} half-units in the last place; worst {z.reshape(-1)[worst]:.4g} {_describe(judged, worst)}"
+    return replace(verdict, outcome=Outcome.FAILED, message=text)
+
+
+def _by_sums(judged: Judged, z: Array, verdict: Verdict, witness: Witness | None) -> Verdict:
+    k = _k(judged)
+    verdict = replace(verdict, allowed_rms_z=math.sqrt(STATISTICAL_FACTOR * k), allowed_max_z=2.0 * k)
+    worst = int(z.argmax())
+    if float(z.reshape(-1)[worst]) > 2 * k * REFERENCE_SLACK:
+        text = f"|z| = {z.max():.4g} exceeds 2k = {2 * k:.6g}: no order of summation explains the value {_describe(judged, worst)}"
+        return replace(verdict, outcome=Outcome.FAILED, message=text)
+    if verdict.rms_z is not None and verdict.allowed_rms_z is not None and verdict.rms_z > verdict.allowed_rms_z:
+        text = f"rms z = {verdict.rms_z:.4g} over {z.size} elements exceeds sqrt(1.6 k) = {verdict.allowed_rms_z:.4g}; worst {_describe(judged, worst)}"
+        return replace(verdict, outcome=Outcome.FAILED, message=text)
+    return _between(judged, z, k, verdict, witness)
+
+
+def _between(judged: Judged, z: Array, k: float, verdict: Verdict, witness: Witness | None) -> Verdict:
+    """Natural, or a witness is asked about the elements that stand out."""
+    spread = natural_spread(judged.scale, judged.reference, judged.format)
+    with np.errstate(all="ignore"):
+        relative = z / np.maximum(spread, 1.0)
+    typical = float(np.sqrt(np.mean(np.square(relative))))
+    threshold = max(OUTLIER_FLOOR, OUTLIER_FACTOR * _robust_spread(relative))
+    standing_out = (relative > threshold) | (z > OUTLIER_FLOOR * math.sqrt(k))
+    if not standing_out.any() and typical <= NATURAL_RMS:
+        return verdict
+    suspects = _suspects(relative, standing_out)
+    if witness is None:
+        text = f"rms z = {verdict.rms_z:.4g} is {typical:.3g} times the natural spread; no witness to ask"
+        return replace(verdict, message=text)
+    finding = witness.examine(suspects, z.reshape(-1)[suspects], judged.actual.dtype)
+    if finding.explained:
+        return replace(verdict, message=finding.text)
+    worst = int(suspects[finding.worst])
+    many = (
+        f"{int(standing_out.sum())} of {z.size} elements stand out" if standing_out.any() else "the whole tensor is off"
+    )
+    return replace(verdict, outcome=Outcome.FAILED, message=f"{many}: {finding.text}; worst {_describe(judged, worst)}")
+
+
+MOST_SUSPECTS = 256
+
+
+def _suspects(relative: Array, standing_out: Array) -> Array:
+    """Flat indices of what a witness examines: the worst outliers, or an even sample of the tensor."""
+    flat = relative.reshape(-1)
+    if not standing_out.any():
+        return np.unique(np.linspace(0, flat.size - 1, min(flat.size, MOST_SUSPECTS)).astype(np.int64))
+    outliers = np.flatnonzero(standing_out)
+    return outliers[np.argsort(flat[outliers])[::-1][:MOST_SUSPECTS]]
+
+
+def _robust_spread(relative: Array) -> float:
+    """Median absolute z over 0.6745, on an even sample of at most 65,536 elements."""
+    flat = relative.reshape(-1)
+    sample = flat[:: max(1, flat.size // ROBUST_SAMPLE)]
+    return float(np.median(sample)) / 0.6745
