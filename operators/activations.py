@@ -62,8 +62,8 @@ def softsign(x: Array) -> Array:
 
 
 def softsign_scale(y: Array, x: Array, /) -> Scale:
-    """2 at |y|: the sum and the quotient round once each. Open at ±∞, where the definition says ∞ / ∞."""
-    return Scale(np.abs(y), np.where(np.isinf(x), np.inf, 2 * ONCE), Rule.ULP)
+    """3 at |y|: the sum, its reciprocal and the product round once each. Open at ±∞, where it is ∞ / ∞."""
+    return Scale(np.abs(y), np.where(np.isinf(x), np.inf, 3 * ONCE), Rule.ULP)
 
 
 register_unary("Relu", relu, exact)

@@ -7,6 +7,8 @@ observed. Vectorised libraries guarantee 3.5 units in the last place (SLEEF "u35
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from ._elementwise import bounded, register_unary, relative, undetermined
@@ -14,6 +16,7 @@ from .scale import Array, Rule, Scale
 
 LIBRARY = 8.0
 """Half-units by which a vectorised float32 library function may err: 4 units in the last place."""
+HALF = 0.5
 
 
 def exponential_scale(y: Array, x: Array, /) -> Scale:
@@ -46,6 +49,11 @@ def tangent_scale(y: Array, x: Array, /) -> Scale:
     return periodic_scale(1 + y * y, y, x)
 
 
+def arcsine_scale(y: Array, x: Array, /) -> Scale:
+    """8 at |y|, and at π/2 where |x| >= ½: there it is π/2 − 2·asin(√((1 − |x|) / 2)), which rounds at π/2."""
+    return Scale(np.where(np.abs(x) < HALF, np.abs(y), np.where(np.isnan(y), y, math.pi / 2)), LIBRARY, Rule.ULP)
+
+
 def error_function(x: Array) -> Array:
     """erf(x) in float64, by SciPy; truncated to the type of an integer `x`, which opset 9 allows."""
     from scipy.special import erf  # noqa: PLC0415 (heavy: at the point of use)
@@ -66,7 +74,7 @@ for _op_type, _function, _scale, _since in (
     ("Sin", np.sin, sine_scale, 7),
     ("Cos", np.cos, cosine_scale, 7),
     ("Tan", np.tan, tangent_scale, 7),
-    ("Asin", np.arcsin, library_scale, 7),
+    ("Asin", np.arcsin, arcsine_scale, 7),
     ("Acos", np.arccos, library_scale, 7),
     ("Atan", np.arctan, library_scale, 7),
     ("Sinh", np.sinh, library_scale, 9),

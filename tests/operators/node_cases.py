@@ -11,6 +11,7 @@ Only models of one node are taken: the others are expansions of function bodies.
 
 from __future__ import annotations
 
+import inspect
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ import onnx
 from onnx import numpy_helper
 
 from onnx_arch.operators.evaluation import output_dtypes, prepare
+from onnx_arch.operators.registry import SEAM_PARAMETERS, find_kernel
 from onnx_arch.operators.scale import Array, Rule, Scale
 from onnx_arch.operators.storage import encode, float_format, is_float
 
@@ -211,3 +213,39 @@ def deviations(stored: Array, reference: Array, magnitude: Any) -> Array:
     same |= np.isnan(values) & np.isnan(reference)
     z = np.where(same, 0.0, z)
     return np.where(np.isnan(z), np.inf, z)
+
+
+def versions(op_types: set[str]) -> list[tuple[str, int]]:
+    """Every (op_type, since_version) of these operators that the installed onnx knows, oldest first."""
+    schemas = onnx.defs.get_all_schemas_with_history()
+    found = {(s.name, s.since_version) for s in schemas if not s.domain and s.name in op_types}
+    return sorted(found)
+
+
+def check_signature(op_type: str, version: int) -> None:
+    """Compare a kernel's parameters with the schema: the attributes with their defaults, and the inputs.
+
+    Raises:
+        AssertionError: what differs.
+    """
+    schema = onnx.defs.get_schema(op_type, version, "")
+    entry = find_kernel(op_type, opset=version)
+    signature = inspect.signature(entry.function).parameters.values()
+    attributes = {p.name: p.default for p in signature if p.kind is p.KEYWORD_ONLY}
+    extra = {name for name in attributes if name not in schema.attributes} - SEAM_PARAMETERS
+    assert not extra, f"{op_type} {version}: {extra} are no attributes"
+    for name, attribute in schema.attributes.items():
+        assert name in attributes, f"{op_type} {version}: the kernel has no {name}"
+        assert attributes[name] == _default(attribute), f"{op_type} {version}: {name} defaults to {attributes[name]!r}"
+    positional = [p for p in signature if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    is_variadic = any(p.kind is p.VAR_POSITIONAL for p in signature)
+    optional = [str(formal.option).endswith("Optional") for formal in schema.inputs]
+    assert is_variadic or [p.default is None for p in positional] == optional, f"{op_type} {version}: inputs"
+    assert entry.scale is not None, f"{op_type} {version} has no scale"
+
+
+def _default(attribute: Any) -> Any:
+    if attribute.required:
+        return inspect.Parameter.empty
+    value = onnx.helper.get_attribute_value(attribute.default_value) if attribute.default_value.type else None
+    return value.decode() if isinstance(value, bytes) else value
