@@ -191,8 +191,9 @@ def _decode(fields: dict[str, Any], where: str) -> Record:
 def _identity(header: Header) -> dict[str, Any]:
     """What two runs must share for the rows of one to stand in the other."""
     options = {f"option {key}": value for key, value in to_plain(header.options).items()}
-    versions = to_plain(header.environment).get("versions")
-    return {"model_sha256": header.model_sha256, **options, "versions": versions}
+    environment = to_plain(header.environment)
+    versions = {key: environment.get(key) for key in ("versions", "runtime_versions")}
+    return {"model_sha256": header.model_sha256, **options, **versions}
 
 
 def _is_special(path: Path) -> bool:

@@ -117,7 +117,7 @@ def _headline(
     if unjudged:
         return f"Nothing failed, but {subjects(unjudged)} of {len(stream.rows):,} were not judged: {named(unjudged)}."
     if not stream.complete:
-        return f"The {subjects(stream.rows)} judged so far passed."
+        return f"The run was cut off; the {subjects(stream.rows)} judged before that passed."
     return f"All judged, all green: {subjects(stream.rows)}."
 
 
@@ -133,7 +133,7 @@ def _went_wrong(red: Sequence[NodeResult]) -> str:
 def _warnings(stream: Stream) -> Iterable[str]:
     found, announced = len(stream.rows), stream.header.nodes
     if not stream.complete:
-        how = "has no footer" if stream.footer is None else "was stopped"
+        how = "was cut off (it has no footer)" if stream.footer is None else "was stopped"
         yield f"The run {how}: {found:,} of {announced:,} rows are here, nothing is known of the others."
     elif found != announced:
         yield f"The header announces {announced:,} rows, the file holds {found:,}."

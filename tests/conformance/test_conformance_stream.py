@@ -360,7 +360,8 @@ def test_resume_takes_partial_of_unfinished_run_without_half_line(tmp_path: Path
         ({"options": {**HEADER.options, "provider": "cuda"}}, "option provider is 'cpu' there and 'cuda' here"),
         ({"options": {**HEADER.options, "threads": 2}}, "option threads is None there and 2 here"),
         ({"options": {}}, "option provider is 'cpu' there and None here"),
-        ({"environment": {"versions": {"onnxruntime": "1.31.0"}}}, "versions"),
+        ({"environment": {"versions": {"onnxruntime": "1.31.0"}}}, "versions is"),
+        ({"environment": {**HEADER.environment, "runtime_versions": {"onnxruntime": "1.20"}}}, "runtime_versions is"),
     ],
 )
 def test_resume_from_other_run_is_refused(tmp_path: Path, change: dict[str, object], says: str) -> None:

@@ -68,7 +68,7 @@ def test_terminal_says_how_many_rows_it_hides(make: SimpleNamespace) -> None:
 
 
 def test_terminal_warns_of_truncated_run(make: SimpleNamespace) -> None:
-    assert "has no footer: 1 of 9 rows" in printed(make.check([make.row()], complete=None, nodes=9))
+    assert "it has no footer): 1 of 9 rows" in printed(make.check([make.row()], complete=None, nodes=9))
 
 
 def test_terminal_prints_hostile_names_as_data(make: SimpleNamespace) -> None:
