@@ -114,8 +114,8 @@ def _coordinates(axis: Axis, mode: str, dtype: type[np.floating[Any]] = np.float
 def _rounding(axis: Axis, sampling: Sampling) -> Array:
     """How far a float32 coordinate may be off, (target,).
 
-    Nothing where float32 has no rounding to do: steps that are powers of two; and for `nearest` wherever the formula of
-    the spec, evaluated in float32, gives the exact coordinate.
+    Nothing where float32 has no rounding to do: steps that are powers of two; and for `nearest` wherever a step that
+    float32 holds exactly gives, by the formula of the spec in float32, the exact coordinate.
     """
     mode = sampling.coordinate_transformation_mode
     x = _coordinates(axis, mode)
@@ -125,7 +125,7 @@ def _rounding(axis: Axis, sampling: Sampling) -> Array:
         return np.zeros_like(x)
     offset = max(abs(axis.start), abs(axis.end)) * axis.size if mode == "tf_crop_and_resize" else 0
     moved = COORDINATE_ROUNDING * (np.abs(x) + offset + 1)
-    if sampling.mode != "nearest":
+    if sampling.mode != "nearest" or Fraction(float(np.float32(float(step)))) != step:
         return moved
     return np.where(_coordinates(axis, mode, np.float32).astype(np.float64) == x, 0, moved)
 

@@ -52,7 +52,10 @@ def _resize_axes(
     policy: str,
     mode: str,
 ) -> list[Axis]:
-    """The axes that change, from the inputs of Resize; `scales` or `sizes` of no elements count as absent."""
+    """The axes that change, from the inputs of Resize; `scales` or `sizes` of no elements count as absent.
+
+    An axis of scale 1 is left alone whatever the mode (tf_half_pixel_for_nn would move it by half an element).
+    """
     chosen = [axis % x.ndim for axis in (range(x.ndim) if axes is None else axes)]
     lengths = [x.shape[axis] for axis in chosen]
     crop = mode == "tf_crop_and_resize" and roi is not None and roi.size > 0
