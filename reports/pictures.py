@@ -129,7 +129,7 @@ def growth_picture(rows: Sequence[NodeResult]) -> Scatter | None:
     rings = tuple(_mark(i, row, len(rows), place(row.max_abs or 0.0), "own") for i, row in own)
     marks = tuple(_mark(i, row, len(rows), place(row.inherited_max_abs or 0.0), style(row)) for i, row in inherited)
     step = max(1, (high - low) // 6)
-    ticks = tuple(Tick(place(10.0**power), f"1e{power}") for power in range(low, high + 1, step))
+    ticks = tuple(Tick(_plot_y((power - low) / (high - low)), f"1e{power}") for power in range(low, high + 1, step))
     return Scatter(
         description=_describe_growth(rows),
         y_label="largest |error|",
