@@ -48,7 +48,7 @@ def _value(expression: ast.expr, sizes: Mapping[str, int]) -> int | None:
     match expression:
         case ast.Name(id=name):
             return sizes.get(name)
-        case ast.Constant(value=int(value)):
+        case ast.Constant(value=int(value)) if not isinstance(value, bool):
             return value
         case ast.BinOp(left=left, op=op, right=right) if type(op) in _OPERATIONS:
             a, b = _value(left, sizes), _value(right, sizes)
