@@ -47,7 +47,8 @@ types: $(STAMP)
 	$(BIN)/pyright
 
 bench: $(STAMP)
-	$(BIN)/python -m onnx_arch.benchmarks.speed
+	$(BIN)/python -m onnx_arch.benchmarks.startup
+	$(BIN)/onnx-arch bench vgg16 resnet18 --against torch
 
 wheel: $(STAMP)
 	rm -rf build dist
