@@ -115,16 +115,16 @@ def range_(start: Array, limit: Array, delta: Array, /, *, stash_type: int = 1) 
 
 @scale("Range", since=11)
 def range_scale(y: Array, start: Array, limit: Array, delta: Array, /) -> Scale:
-    """ULP with one bound per element: i + 2 at the size max(|start|, |y_i|).
+    """ULP with one bound per element: i + 4 at the size m_i = (|start| + |y_i|) / 2; integers are exact.
 
-    Derivation: the spec's own function body adds `delta` i times; each addition rounds by half a unit of a partial sum,
-    which lies between start and y_i. The direct form rounds i·delta (|i·delta| <= |start| + |y_i|) and the sum: within
-    2 at twice that size, so 2 more for i < 2. Integers are exact.
+    Derivation: the spec's own function body adds `delta` i times. Each addition rounds by half a unit of its result;
+    |.| is convex, so that these results add up to at most i·m_i plus one end, 2·m_i. The direct form rounds i·delta
+    (at most |start| + |y_i| = 2·m_i) and the sum (2·m_i).
     """
     if y.dtype.kind != "f":
         return Scale(np.zeros(()), 0, Rule.EXACT)
     steps = np.arange(y.size, dtype=np.float64)
-    return Scale(np.maximum(np.abs(start.reshape(())), np.abs(y)), np.where(steps > 0, steps + 2, 0), Rule.ULP)
+    return Scale((np.abs(start.reshape(())) + np.abs(y)) / 2, np.where(steps > 0, steps + 4, 0), Rule.ULP)
 
 
 def _one_hot(indices: Array, depth: Array, values: Array, axis: int, *, negative: bool) -> Array:
