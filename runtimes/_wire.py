@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import json
 import struct
-from typing import Any, Callable, Dict, List, Optional, Tuple  # noqa: UP035 - Python 3.8 reads this file
+from typing import Any, Callable  # noqa: UP035 - Python 3.8 cannot subscript the one of collections.abc
 
 import numpy as np
 
@@ -61,7 +61,7 @@ class RawTensor:
         self.bits = bits
 
     @property
-    def shape(self) -> Tuple[int, ...]:  # noqa: UP006
+    def shape(self) -> tuple[int, ...]:
         """Shape of the tensor."""
         return self.bits.shape
 
@@ -77,9 +77,9 @@ class Encoder:
     """Collects the buffers of the values that it describes."""
 
     def __init__(self) -> None:
-        self.buffers = []  # type: List[memoryview]
+        self.buffers: list[memoryview] = []
 
-    def describe(self, value: Any) -> Dict[str, Any]:  # noqa: UP006
+    def describe(self, value: Any) -> dict[str, Any]:
         """The spec of a value; its buffers are kept in order.
 
         Raises:
@@ -95,22 +95,22 @@ class Encoder:
             return self._describe_bits(value.dtype, value.bits)
         return self._describe_array(np.asarray(value))
 
-    def _describe_array(self, array: np.ndarray) -> Dict[str, Any]:  # noqa: UP006
+    def _describe_array(self, array: np.ndarray) -> dict[str, Any]:
         if array.dtype.kind in "OUS":
             return self._describe_strings(array)
         name = array.dtype.name
         if name in RAW_DTYPES:
             return self._describe_bits(name, np.asarray(array, order="C").view(RAW_DTYPES[name]))
         if name not in NUMPY_DTYPES:
-            raise TypeError("a tensor of dtype {} is not one that ONNX has".format(array.dtype))
+            raise TypeError(f"a tensor of dtype {array.dtype} is not one that ONNX has")
         return self._describe_bits(name, np.asarray(array, dtype=array.dtype.newbyteorder("<"), order="C"))
 
-    def _describe_bits(self, dtype: str, array: np.ndarray) -> Dict[str, Any]:  # noqa: UP006
+    def _describe_bits(self, dtype: str, array: np.ndarray) -> dict[str, Any]:
         if array.size:
-            self.buffers.append(memoryview(np.asarray(array, order="C").reshape(-1).view(np.uint8)))
+            self.buffers.append(np.asarray(array, order="C").reshape(-1).view(np.uint8).data)
         return {"dtype": dtype, "shape": list(array.shape)}
 
-    def _describe_strings(self, array: np.ndarray) -> Dict[str, Any]:  # noqa: UP006
+    def _describe_strings(self, array: np.ndarray) -> dict[str, Any]:
         encoded = [_encode_string(item) for item in array.reshape(-1).tolist()]
         lengths = np.array([len(item) for item in encoded], dtype="<i8")
         blob = lengths.tobytes() + b"".join(encoded)
@@ -124,7 +124,7 @@ def _encode_string(item: Any) -> bytes:
         return item
     if isinstance(item, str):
         return item.encode("utf-8", "surrogatepass")
-    raise TypeError("an object array holds {}, only str and bytes travel".format(type(item).__name__))
+    raise TypeError(f"an object array holds {type(item).__name__}, only str and bytes travel")
 
 
 class Channel:
@@ -136,7 +136,7 @@ class Channel:
         self.make_raw = make_raw
         self._unread = 0
 
-    def send(self, header: Dict[str, Any], encoder: Optional[Encoder] = None) -> None:  # noqa: UP006, UP045
+    def send(self, header: dict[str, Any], encoder: Encoder | None = None) -> None:
         """Write one frame.
 
         Raises:
@@ -144,7 +144,7 @@ class Channel:
         """
         buffers = encoder.buffers if encoder is not None else []
         text = json.dumps(header).encode("utf-8")
-        small = [_LENGTHS.pack(len(text), sum(len(buffer) for buffer in buffers)), text]
+        small: list[bytes | memoryview] = [_LENGTHS.pack(len(text), sum(len(buffer) for buffer in buffers)), text]
         for buffer in buffers:
             if len(buffer) < _JOIN_BELOW:
                 small.append(buffer)
@@ -156,10 +156,10 @@ class Channel:
 
     def _write(self, data: Any) -> None:
         view = memoryview(data)
-        while len(view):
+        while len(view) > 0:
             view = view[self._writer.write(view) :]
 
-    def receive(self) -> Dict[str, Any]:  # noqa: UP006
+    def receive(self) -> dict[str, Any]:
         """Read the header of the next frame; its values must then be read, in order, or drained.
 
         Raises:
@@ -172,29 +172,29 @@ class Channel:
         self._fill(memoryview(text))
         return json.loads(text.decode("utf-8"))
 
-    def value(self, spec: Dict[str, Any]) -> Any:  # noqa: UP006
+    def value(self, spec: dict[str, Any]) -> Any:
         """Read the next value of the current frame."""
         if "absent" in spec:
             return None
         if "items" in spec:
             items = [self.value(item) for item in spec["items"]]
-            return dict(zip(spec["keys"], items)) if "keys" in spec else items  # noqa: B905 - Python 3.8
+            return dict(zip(spec["keys"], items)) if "keys" in spec else items  # noqa: B905 - `strict` needs Python 3.10
         dtype, shape = spec["dtype"], tuple(spec["shape"])
         if dtype == "string":
             return self._strings(spec["size"], shape)
         if dtype in RAW_DTYPES:
             return self.make_raw(dtype, self._bits(RAW_DTYPES[dtype], shape))
         if dtype not in NUMPY_DTYPES:
-            raise TypeError("a frame names an unknown dtype {!r}".format(dtype))
+            raise TypeError(f"a frame names an unknown dtype {dtype!r}")
         return self._bits(dtype, shape)
 
-    def _bits(self, dtype: str, shape: Tuple[int, ...]) -> np.ndarray:  # noqa: UP006
+    def _bits(self, dtype: str, shape: tuple[int, ...]) -> np.ndarray:
         array = np.empty(shape, dtype=np.dtype(dtype).newbyteorder("<"))
         if array.size:
-            self._take(memoryview(array.reshape(-1).view(np.uint8)))
+            self._take(array.reshape(-1).view(np.uint8).data)
         return array
 
-    def _strings(self, size: int, shape: Tuple[int, ...]) -> np.ndarray:  # noqa: UP006
+    def _strings(self, size: int, shape: tuple[int, ...]) -> np.ndarray:
         array = np.empty(shape, dtype=object)
         blob = bytearray(size)
         self._take(memoryview(blob))
@@ -210,7 +210,7 @@ class Channel:
         self._unread -= len(view)
 
     def _fill(self, view: memoryview) -> None:
-        while len(view):
+        while len(view) > 0:
             count = self._reader.readinto(view)
             if not count:
                 raise TruncatedFrameError("the pipe is closed")

@@ -36,4 +36,5 @@ class ReferenceSession:
     def run(self, feeds, outputs):
         """Outputs by name."""
         names = list(self._evaluator.output_names) if outputs is None else list(outputs)
-        return dict(zip(names, self._evaluator.run(names, feeds)))
+        values = self._evaluator.run(names, feeds)
+        return dict(zip(names, values))  # noqa: B905 - `strict` needs Python 3.10

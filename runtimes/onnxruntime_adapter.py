@@ -8,13 +8,13 @@ and `custom_op_libraries` (paths).
 from __future__ import annotations
 
 import ctypes
+import importlib
 import json
 import os
 import tempfile
 
 import numpy as np
 import onnxruntime
-from onnxruntime.capi import onnxruntime_pybind11_state as native
 
 HONOURS = (
     "provider",
@@ -84,8 +84,12 @@ UNSUPPORTED = (
 )
 """What ONNX Runtime says when it does not implement an operator, a type, an IR version or an opset."""
 
-ERRORS = (RuntimeError, ValueError, TypeError) + tuple(
-    kind for kind in vars(native).values() if isinstance(kind, type) and issubclass(kind, Exception)
+_NATIVE = vars(importlib.import_module("onnxruntime.capi.onnxruntime_pybind11_state"))
+ERRORS = (
+    RuntimeError,
+    ValueError,
+    TypeError,
+    *(kind for kind in _NATIVE.values() if isinstance(kind, type) and issubclass(kind, Exception)),
 )
 
 
@@ -94,7 +98,7 @@ def load(model_path, options):
     wanted = PROVIDERS[options["provider"]]
     if wanted not in onnxruntime.get_available_providers():
         have = ", ".join(onnxruntime.get_available_providers())
-        raise ImportError("onnxruntime {} has no {}, only {}".format(onnxruntime.__version__, wanted, have))
+        raise ImportError(f"onnxruntime {onnxruntime.__version__} has no {wanted}, only {have}")
     if options["provider"] == "cuda" and hasattr(onnxruntime, "preload_dlls"):
         onnxruntime.preload_dlls()  # CUDA and cuDNN from their Python packages, where they are installed so
     folder = tempfile.mkdtemp(dir=options["scratch"]) if options["profile"] else None
@@ -154,7 +158,7 @@ def session_options(options, profile_folder, config):
         settings.intra_op_num_threads = int(options["threads"])
     if options["deterministic"]:
         if not hasattr(settings, "use_deterministic_compute"):
-            raise NotImplementedError("onnxruntime {} has no deterministic mode".format(onnxruntime.__version__))
+            raise NotImplementedError(f"onnxruntime {onnxruntime.__version__} has no deterministic mode")
         settings.use_deterministic_compute = True
     if options["optimized_model_path"] is not None:
         settings.optimized_model_filepath = str(options["optimized_model_path"])
@@ -201,7 +205,7 @@ class OnnxRuntimeSession:
         """Outputs by name."""
         names = list(self._outputs) if outputs is None else list(outputs)
         values = guarded(self._call(feeds, names))
-        return dict(zip(names, [read(value) for value in values]))
+        return {name: read(value) for name, value in zip(names, values)}  # noqa: B905 - `strict` needs Python 3.10
 
     def prepare(self, feeds, outputs):
         """A call without arguments: feeds in place, on the device where there is one, and outputs left there."""
@@ -244,7 +248,7 @@ class OnnxRuntimeSession:
 
     def close(self):
         """Release the session."""
-        self._session = None
+        del self._session
 
 
 def describe(value):
@@ -264,7 +268,7 @@ def make_ort_value(name, value, declared):
     if isinstance(value, np.ndarray) and value.dtype.kind in "biuf":
         return onnxruntime.OrtValue.ortvalue_from_numpy(value)
     raise NotImplementedError(
-        "the Python API of onnxruntime takes no {} (input {!r}) beside types that NumPy lacks".format(declared, name)
+        f"the Python API of onnxruntime takes no {declared} (input {name!r}) beside types that NumPy lacks"
     )
 
 
@@ -275,7 +279,7 @@ def make_raw_value(tensor):
         value = onnxruntime.OrtValue.ortvalue_from_shape_and_type(list(tensor.shape), raw.number)
     except ERRORS as error:
         version = onnxruntime.__version__
-        reason = "the Python API of onnxruntime {} cannot make a {} tensor".format(version, tensor.dtype)
+        reason = f"the Python API of onnxruntime {version} cannot make a {tensor.dtype} tensor"
         raise NotImplementedError(reason) from error
     stored = pack(tensor.bits, raw.bits) if raw.bits < 8 else tensor.bits
     if stored.size:
@@ -321,7 +325,7 @@ def read_raw(value, raw):
     """One element per uint8 or uint16, whatever ONNX Runtime packs."""
     shape = tuple(value.shape())
     if raw.bits >= 8:
-        return RawTensor(raw.dtype, memory_of(value, np.dtype("uint{}".format(raw.bits)), shape))
+        return RawTensor(raw.dtype, memory_of(value, np.dtype(f"uint{raw.bits}"), shape))
     size = int(np.prod(shape, dtype=np.int64))
     packed = memory_of(value, np.dtype(np.uint8), (-(-size * raw.bits // 8),))
     return RawTensor(raw.dtype, unpack(packed, raw.bits, size, raw.signed).reshape(shape))

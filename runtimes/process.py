@@ -9,49 +9,19 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
 import os
-import re
-import subprocess
-import threading
-import weakref
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NoReturn, Self
+from typing import Any, Self
 
-import ml_dtypes
-import numpy as np
-
-from ..errors import (
-    CrashedError,
-    HungError,
-    InvalidArgumentError,
-    InvalidInputError,
-    OnnxArchError,
-    RaisedByRuntimeError,
-    RuntimeFailure,
-    RuntimeUnavailableError,
-    UnsupportedByRuntimeError,
-)
-from ._launch import Launched, describe_exit, interpreter, launch
-from ._wire import Channel, Encoder, TruncatedFrameError
+from ..errors import CrashedError, HungError, InvalidArgumentError, RuntimeFailure, RuntimeUnavailableError
+from ._connection import Connection
+from ._launch import interpreter
 from .registry import find_script
 from .session import OPTIMIZATIONS, PROVIDERS, RuntimeOptions, SessionInfo
 
-_FAILURES: dict[str, type[OnnxArchError]] = {
-    "unavailable": RuntimeUnavailableError,
-    "unsupported": UnsupportedByRuntimeError,
-    "refused": InvalidArgumentError,
-    "raised": RaisedByRuntimeError,
-}
 _OF_THE_PROCESS = ("runtime", "python", "memory_limit_bytes")
-_CLOSE_LIMIT_S = 5.0
-_LONGEST_MESSAGE = 2000
-_FOREIGN_PATHS = (
-    (re.compile(r"[^\s'\"(]*/(onnxruntime/\S+\.(?:cc|cpp|cu|cuh|h)\b)"), r"\1"),  # where the runtime was compiled
-    (re.compile(r"[^\s'\"(]*/(?:site|dist)-packages/"), ""),
-)
 
 
 def open_session(model_path: Path, options: RuntimeOptions | None = None) -> WorkerSession:
@@ -85,6 +55,11 @@ class Worker:
         options: `runtime`, `python`, `memory_limit_bytes` and `threads` hold for the process, the rest is what `load`
             takes where it is given nothing else.
 
+    Attributes:
+        options: as given.
+        connection: its pipes.
+        versions: of Python and NumPy in the process.
+
     Raises:
         UnknownEntryError, InvalidArgumentError, RuntimeUnavailableError: as of `open_session`.
     """
@@ -93,15 +68,7 @@ class Worker:
         self.options = RuntimeOptions() if options is None else options
         _check(self.options)
         script = find_script(self.options.runtime)
-        python = interpreter(self.options.python)
-        self._lock = threading.RLock()
-        self._failure: RuntimeFailure | None = None
-        self._hung_after_s: float | None = None
-        self._peak_bytes = 0
-        self._process = launch(python, self.options.threads)
-        self._end = weakref.finalize(self, self._process.kill)
-        self._hide = {f"{self._process.scratch}{os.sep}": "", str(Path.home()): "~"}
-        self._channel = Channel(self._process.replies, self._process.requests, _from_bits)
+        self.connection = Connection(interpreter(self.options.python), self.options.threads)
         try:
             self.versions: dict[str, str] = self._start(script)
         except (CrashedError, HungError, RuntimeUnavailableError) as error:
@@ -113,24 +80,24 @@ class Worker:
             raise
 
     def _start(self, script: Path) -> dict[str, str]:
-        hello, _ = self._exchange(None, self.options.time_limit_s)
-        limit = self.options.memory_limit_bytes
-        self.call({"op": "adapter", "script": str(script), "memory_limit_bytes": limit})
+        limit_s, memory = self.options.time_limit_s, self.options.memory_limit_bytes
+        hello = self.connection.greeting(limit_s)
+        self.connection.call({"op": "adapter", "script": str(script), "memory_limit_bytes": memory}, limit_s)
         return hello["versions"]
 
     @property
     def alive(self) -> bool:
         """Whether it can still answer: False after a crash, a hang or `close`."""
-        return self._failure is None and not self._process.ended()
+        return self.connection.alive
 
     @property
     def process_id(self) -> int:
         """Its process id."""
-        return self._process.popen.pid
+        return self.connection.process.popen.pid
 
     def log(self) -> str:
         """What the runtime has printed, from at most a megabyte back."""
-        return self._process.log.text()
+        return self.connection.process.log.text()
 
     def load(self, model_path: Path, options: RuntimeOptions | None = None, *, owned: bool = False) -> WorkerSession:
         """Load a model beside those that are loaded.
@@ -148,10 +115,11 @@ class Worker:
         _check(options)
         self._check_same_process(options)
         path = Path(os.path.abspath(model_path))
-        self._hide[f"{path.parent}{os.sep}"] = ""
+        self.connection.hide(path.parent)
         request = {"op": "load", "model": str(path), "options": self._describe_options(options)}
-        reply, _ = self.call(request, options.time_limit_s)
-        return WorkerSession(self, reply["session"], self._session_info(dict(reply["info"])), options, owned)
+        reply, _ = self.connection.call(request, options.time_limit_s)
+        info = self._session_info(dict(reply["info"]))
+        return WorkerSession(self, reply["session"], info, options, owned=owned)
 
     def _check_same_process(self, options: RuntimeOptions) -> None:
         for name in _OF_THE_PROCESS:
@@ -170,7 +138,7 @@ class Worker:
             "profile": options.profile,
             "optimized_model_path": None if target is None else os.path.abspath(target),
             "extra": dict(options.extra),
-            "scratch": str(self._process.scratch),
+            "scratch": str(self.connection.process.scratch),
         }
         try:
             return json.loads(json.dumps(described))
@@ -187,120 +155,15 @@ class Worker:
             extra=info,
         )
 
-    def call(
-        self, request: Mapping[str, Any], time_limit_s: float | None = None, feeds: Mapping[str, Any] | None = None
-    ) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Send one request of `worker.py` and wait for its answer.
-
-        Returns:
-            The answer's header, and the values in it by name.
-
-        Raises:
-            InvalidInputError: a feed that is no tensor, sequence, map or None.
-            InvalidArgumentError, RuntimeFailure: what the answer says, or that there was none.
-        """
-        encoder = Encoder()
-        described = [[name, _describe(encoder, name, value)] for name, value in (feeds or {}).items()]
-        limit_s = self.options.time_limit_s if time_limit_s is None else time_limit_s
-        reply, values = self._exchange({**request, "feeds": described}, limit_s, encoder)
-        if "error" in reply:
-            raise _FAILURES[reply["error"]["kind"]](self._shorten(reply["error"]["message"]))
-        return reply, values
-
-    def _exchange(
-        self, request: dict[str, Any] | None, limit_s: float, encoder: Encoder | None = None
-    ) -> tuple[dict[str, Any], dict[str, Any]]:
-        with self._lock:
-            if self._failure is not None:
-                raise type(self._failure)(f"the worker is gone: {self._failure}")
-            try:
-                if request is not None:
-                    with self._watched(limit_s):
-                        self._channel.send(request, encoder)
-                return self._receive(limit_s)
-            except (OSError, TruncatedFrameError):
-                self._bury()
-            except BaseException:  # Ctrl-C, or no memory for an output: the rest of the frame would be misread
-                self._failure = CrashedError("given up in the middle of an answer")
-                self._end()
-                raise
-
-    def _receive(self, limit_s: float) -> tuple[dict[str, Any], dict[str, Any]]:
-        while True:
-            with self._watched(limit_s):
-                reply = self._channel.receive()
-                values = {name: self._channel.value(spec) for name, spec in reply.get("outputs", ())}
-            self._peak_bytes = max(self._peak_bytes, reply.pop("peak", 0))
-            if "progress" not in reply:
-                return reply, values
-
-    @contextlib.contextmanager
-    def _watched(self, limit_s: float):  # noqa: ANN202 - a context manager that gives nothing
-        """Kill the worker if this takes longer than `limit_s`: whoever reads or writes then finds the pipe closed."""
-        if math.isinf(limit_s):
-            yield
-            return
-        watchdog = threading.Timer(min(limit_s, threading.TIMEOUT_MAX), self._give_up, (limit_s,))
-        watchdog.daemon = True
-        watchdog.start()
-        try:
-            yield
-        finally:
-            watchdog.cancel()
-        if self._hung_after_s is not None:
-            raise TruncatedFrameError("the worker was killed while it answered")
-
-    def _give_up(self, limit_s: float) -> None:
-        self._hung_after_s = limit_s
-        self._process.signal()
-
-    def _bury(self) -> NoReturn:
-        """Say why the worker does not answer any more."""
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.popen.wait(_CLOSE_LIMIT_S)
-        gone = self._process.popen.returncode is not None
-        self._end()
-        if self._hung_after_s is not None:
-            self._failure = HungError(f"no answer within {self._hung_after_s:g} s")
-        else:
-            how = describe_exit(self._process) if gone else "closed its pipe and did not end"
-            self._failure = CrashedError(self._shorten(how))
-        raise self._failure
-
-    def _shorten(self, message: str) -> str:
-        """The first line of a message, without paths of this machine."""
-        line = next((line for line in message.splitlines() if line.strip()), "").strip()
-        for path in sorted(self._hide, key=len, reverse=True):
-            line = line.replace(path, self._hide[path])
-        for pattern, replacement in _FOREIGN_PATHS:
-            line = pattern.sub(replacement, line)
-        return line if len(line) <= _LONGEST_MESSAGE else line[:_LONGEST_MESSAGE] + " …"
-
     def peak_memory_bytes(self) -> int:
         """Largest resident size of the process so far; after its death, what was last known."""
         if self.alive:
-            self.call({"op": "memory"})
-        return self._peak_bytes
+            self.connection.call({"op": "memory"}, self.options.time_limit_s)
+        return self.connection.peak_bytes
 
     def close(self) -> None:
         """End the process; safe to call twice, and from another thread than the one that waits for an answer."""
-        if self._lock.acquire(blocking=False):
-            try:
-                self._ask_to_end()
-            finally:
-                self._lock.release()
-        self._failure = self._failure or CrashedError("closed")
-        self._end()
-
-    def _ask_to_end(self) -> None:
-        if not self.alive:
-            return
-        with (
-            contextlib.suppress(OSError, TruncatedFrameError, subprocess.TimeoutExpired),
-            self._watched(_CLOSE_LIMIT_S),
-        ):
-            self._channel.send({"op": "end", "feeds": []})
-            self._channel.receive()
+        self.connection.close()
 
     def __enter__(self) -> Self:
         return self
@@ -320,7 +183,7 @@ class WorkerSession:
         worker: the process.
     """
 
-    def __init__(self, worker: Worker, number: int, info: SessionInfo, options: RuntimeOptions, owned: bool) -> None:
+    def __init__(self, worker: Worker, number: int, info: SessionInfo, options: RuntimeOptions, *, owned: bool) -> None:
         self.info = info
         self.options = options
         self.worker = worker
@@ -338,7 +201,8 @@ class WorkerSession:
     ) -> tuple[dict[str, Any], dict[str, Any]]:
         if self._closed:
             raise InvalidArgumentError("this session is closed")
-        return self.worker.call({"op": op, "session": self._number, **arguments}, self.options.time_limit_s, feeds)
+        request = {"op": op, "session": self._number, **arguments}
+        return self.worker.connection.call(request, self.options.time_limit_s, feeds)
 
     def run(self, feeds: Mapping[str, Any], outputs: Sequence[str] | None = None) -> dict[str, Any]:
         """Outputs by name: all, or those named.
@@ -416,17 +280,3 @@ def _check(options: RuntimeOptions) -> None:
         raise InvalidArgumentError(f"threads={options.threads}: give 1 or more")
     if options.memory_limit_bytes is not None and options.provider != "cpu":
         raise InvalidArgumentError("memory_limit_bytes limits the address space, which a GPU needs whole: cpu only")
-
-
-def _describe(encoder: Encoder, name: str, value: Any) -> dict[str, Any]:
-    try:
-        return encoder.describe(value)
-    except TypeError as error:
-        raise InvalidInputError(f"input {name!r}: {error}") from error
-
-
-def _from_bits(dtype: str, bits: np.ndarray) -> np.ndarray:
-    return bits.view(np.dtype(getattr(ml_dtypes, dtype)))
-
-
-__all__ = ["Launched", "Worker", "WorkerSession", "open_session"]

@@ -3,14 +3,14 @@
 Started by path with the interpreter that holds the runtime, so it needs Python 3.8 and NumPy 1.19 and imports nothing
 of onnx_arch. An adapter is one .py file, loaded by path:
 
-    load(model_path: str, options: dict) -> session     `options` are the fields of RuntimeOptions as JSON values, and
-                                                        `scratch`, a folder that the host removes in the end
+    load(model_path: str, options: dict) -> session         `options` are fields of RuntimeOptions as JSON values, and
+                                                            `scratch`, a folder that the host removes in the end
     session.run(feeds: dict, outputs: list | None) -> dict      outputs by name: all, or those named
     session.info() -> dict      "versions", "providers", "input_names", "output_names"; any other keys become `extra`
 
 and, where the runtime can:
 
-    session.prepare(feeds, outputs) -> callable     what `time_runs` calls and times, feeds in place; else `run` is timed
+    session.prepare(feeds, outputs) -> callable     what `time_runs` times, feeds in place; else `run` is timed
     session.finish_profile() -> list        trace events of the runs so far, if options["profile"]
     session.close()                         release files and devices
     HONOURS = ("optimization", …)           the options that it honours; others are refused before `load` is called
@@ -31,13 +31,21 @@ if sys.path and sys.path[0] == __file__.rpartition("/")[0]:
     del sys.path[0]  # the files beside this one must not shadow a module of the runtime
 
 import importlib.util
+import io
 import json
 import os
 import platform
+import select
 import signal
 import struct
 import threading
 import time
+import types
+
+try:
+    import resource
+except ImportError:  # not a Unix system
+    resource = None
 
 _BESIDE = os.path.dirname(os.path.abspath(__file__))
 sys.path[:] = [entry for entry in sys.path if os.path.realpath(entry or ".") != os.path.realpath(_BESIDE)]
@@ -65,7 +73,7 @@ def load_file(path, name):
     """The module in a .py file, under a name of our own, its folder not on the module path."""
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
-        raise ImportError("{} is not a Python file".format(path))
+        raise ImportError(f"{path} is not a Python file")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     spec.loader.exec_module(module)
@@ -78,7 +86,7 @@ class Worker:
     def __init__(self, wire, channel):
         self._wire = wire
         self._channel = channel
-        self._adapter = None
+        self._adapter = types.ModuleType("none loaded yet")
         self._raw_as_ml_dtypes = False
         self._sessions = {}
         self._next_id = 0
@@ -115,7 +123,7 @@ class Worker:
         """A tensor of a dtype that NumPy lacks, in the form that the adapter asked for."""
         if not self._raw_as_ml_dtypes:
             return self._wire.RawTensor(dtype, bits)
-        import ml_dtypes  # only an adapter that needs it pays for it
+        import ml_dtypes  # noqa: PLC0415 - only an adapter that asks for it needs it
 
         return bits.view(getattr(ml_dtypes, dtype))
 
@@ -124,8 +132,8 @@ class Worker:
             self._adapter = load_file(script, "_onnx_arch_adapter")
         except ImportError:
             raise
-        except Exception as error:  # noqa: BLE001 - a runtime may fail to import in any way; it is then not there
-            raise ImportError("{}: {}".format(type(error).__name__, error)) from error
+        except Exception as error:  # a runtime may fail to import in any way; it is then not there
+            raise ImportError(f"{type(error).__name__}: {error}") from error
         self._raw_as_ml_dtypes = bool(getattr(self._adapter, "ML_DTYPES", False))
         if memory_limit_bytes is not None:
             limit_memory(memory_limit_bytes)
@@ -188,10 +196,12 @@ def check_options(adapter, options):
         if asked == default or name in honours:
             continue
         if name == "provider":
-            raise ImportError("it has no provider {!r}, only 'cpu'".format(asked))
-        raise RefusedError("it cannot honour {}={!r}".format(name, asked))
+            raise ImportError(f"it has no provider {asked!r}, only 'cpu'")
+        raise RefusedError(f"it cannot honour {name}={asked!r}")
     known = getattr(adapter, "EXTRA", None)
-    unknown = [] if known is None else sorted(set(options.get("extra", {})) - set(known))
+    if known is None:
+        return
+    unknown = sorted(set(options.get("extra", {})) - set(known))
     if unknown:
         names = ", ".join(known) or "none"
         raise RefusedError("it knows no extra option {}; it knows {}".format(", ".join(unknown), names))
@@ -199,10 +209,8 @@ def check_options(adapter, options):
 
 def limit_memory(size_bytes):
     """Limit the address space of this process."""
-    try:
-        import resource
-    except ImportError as error:
-        raise RefusedError("memory_limit_bytes needs a Unix system") from error
+    if resource is None:
+        raise RefusedError("memory_limit_bytes needs a Unix system")
     resource.setrlimit(resource.RLIMIT_AS, (size_bytes, size_bytes))
 
 
@@ -217,7 +225,7 @@ def describe_error(error):
         return {"kind": "unsupported", "message": text}
     if isinstance(error, ImportError):
         return {"kind": "unavailable", "message": text}
-    return {"kind": "raised", "message": "{}: {}".format(type(error).__name__, text)}
+    return {"kind": "raised", "message": f"{type(error).__name__}: {text}"}
 
 
 def is_out_of_memory(text):
@@ -236,9 +244,7 @@ def peak_memory_bytes():
             return next((int(line.split()[1]) * 1024 for line in status if line.startswith("VmHWM:")), 0)
     except OSError:
         pass
-    try:
-        import resource
-    except ImportError:
+    if resource is None:
         return 0
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
@@ -246,8 +252,6 @@ def peak_memory_bytes():
 
 def end_with_host(fd, parent):
     """End this process when the host's end of the pipe `fd` is closed, even in the middle of a run."""
-    import select
-
     poll = select.poll()
     poll.register(fd, 0)
     while os.getppid() == parent and not poll.poll(_ORPHAN_CHECK_MS):
@@ -257,11 +261,8 @@ def end_with_host(fd, parent):
 
 def forbid_core_dumps():
     """A crash is reported; it need not leave gigabytes in the user's folder."""
-    try:
-        import resource
-    except ImportError:
-        return
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if resource is not None:
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
 def take_pipes():
@@ -287,13 +288,13 @@ def main():
     forbid_core_dumps()
     requests, replies = take_pipes()
     try:
-        import numpy
+        import numpy  # noqa: PLC0415 - that it is missing is an answer
 
         wire = load_file(os.path.join(_BESIDE, "_wire.py"), "_onnx_arch_wire")
     except ImportError as error:
         send_failure(replies, str(error))
         return
-    channel = wire.Channel(open(requests, "rb", buffering=0), open(replies, "wb", buffering=0))
+    channel = wire.Channel(io.FileIO(requests, "rb"), io.FileIO(replies, "wb"))
     worker = Worker(wire, channel)
     channel.make_raw = worker.make_raw
     if hasattr(os, "fork"):
