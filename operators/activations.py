@@ -131,7 +131,7 @@ def selu(x: Array, /, *, alpha: float = _float32(1.6732631921768188), gamma: flo
 
     Spec: Selu, since 6
     """
-    return gamma * np.where(x > 0, x, alpha * np.expm1(x))
+    return np.asarray(gamma * np.where(x > 0, x, alpha * np.expm1(x)))
 
 
 def selu_first(x: Array, /, *, alpha: float = _float32(1.6732), gamma: float = _float32(1.0507)) -> Array:
@@ -160,7 +160,7 @@ def celu(x: Array, /, *, alpha: float = 1.0) -> Array:
     """
     if alpha == 0:
         raise InvalidAttributeError("Celu: alpha=0, but x is divided by it")
-    return np.maximum(x, 0) + np.minimum(0, alpha * np.expm1(x / alpha))
+    return np.asarray(np.maximum(x, 0) + np.minimum(0, alpha * np.expm1(x / alpha)))
 
 
 def celu_scale(y: Array, x: Array, /, *, alpha: float = 1.0) -> Scale:
@@ -179,7 +179,7 @@ def hard_sigmoid(x: Array, /, *, alpha: float = _float32(0.2), beta: float = 0.5
 
     Spec: HardSigmoid, since 1
     """
-    return np.maximum(0.0, np.minimum(1.0, alpha * x + beta))
+    return np.asarray(np.maximum(0.0, np.minimum(1.0, alpha * x + beta)))
 
 
 def hard_sigmoid_scale(_y: Array, x: Array, /, *, alpha: float = _float32(0.2), beta: float = 0.5) -> Scale:
@@ -200,7 +200,7 @@ def hard_swish(x: Array, /) -> Array:
 
     Spec: HardSwish, since 14
     """
-    return x * hard_sigmoid(x, alpha=1 / 6, beta=0.5)
+    return np.asarray(x * hard_sigmoid(x, alpha=1 / 6, beta=0.5))
 
 
 def _open_at_minus_infinity(x: Array, terms: float) -> Array:
@@ -224,7 +224,7 @@ def swish(x: Array, /, *, alpha: float = 1.0) -> Array:
 
     Spec: Swish, since 24
     """
-    return x * sigmoid(alpha * x)
+    return np.asarray(x * sigmoid(alpha * x))
 
 
 @scale("Swish", since=24)
@@ -239,7 +239,7 @@ def swiglu(a: Array, b: Array, /, *, alpha: float = 1.0) -> Array:
 
     Spec: SwiGLU, since 28
     """
-    return swish(a, alpha=alpha) * b
+    return np.asarray(swish(a, alpha=alpha) * b)
 
 
 @scale("SwiGLU", since=28)
@@ -255,7 +255,7 @@ def mish(x: Array, /) -> Array:
 
     Spec: Mish, since 18
     """
-    return x * np.tanh(softplus(x))
+    return np.asarray(x * np.tanh(softplus(x)))
 
 
 @scale("Mish", since=18)
@@ -279,7 +279,7 @@ def gelu(x: Array, /, *, approximate: str = "none") -> Array:
 
     Spec: Gelu, since 20
     """
-    return x / 2 * (1 + _gelu_gate(x, approximate))
+    return np.asarray(x / 2 * (1 + _gelu_gate(x, approximate)))
 
 
 def _gelu_gate(x: Array, approximate: str) -> Array:

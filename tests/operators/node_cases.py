@@ -20,12 +20,16 @@ from typing import Any
 
 import numpy as np
 import onnx
+from hypothesis import settings
 from onnx import numpy_helper
 
 from onnx_arch.operators.evaluation import output_dtypes, prepare
 from onnx_arch.operators.registry import SEAM_PARAMETERS, find_kernel
 from onnx_arch.operators.scale import Array, Rule, Scale
 from onnx_arch.operators.storage import encode, float_format, is_float
+
+examples = settings(max_examples=40, deadline=None, derandomize=True, database=None)
+"""Settings of property tests: the same examples in every run, and no time limit on a loaded machine."""
 
 UNSCALED_UNITS = 8.0
 """Half-units of |expected| that a float output may differ by where its operator has no scale."""

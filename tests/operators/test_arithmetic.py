@@ -18,7 +18,7 @@ from onnx_arch.operators.scale import Array, Rule
 from onnx_arch.operators.storage import BFLOAT16
 
 from .judging import beyond, call
-from .node_cases import Case, cases, check_case, check_signature, versions
+from .node_cases import Case, cases, check_case, check_signature, examples, versions
 from .ulp_table import FLOAT32_MAX, ROWS, Row, implementations, inputs_of, observe
 
 OPERATORS = {
@@ -82,12 +82,14 @@ def test_power_agrees_with_fifty_digits(base: float, exponent: float) -> None:
 INT8 = st.integers(-128, 127)
 
 
+@examples
 @given(st.lists(st.tuples(INT8, INT8.filter(bool)), min_size=1))
 def test_integer_division_truncates_toward_zero(pairs: list[tuple[int, int]]) -> None:
     a, b = (np.array(values, np.int32) for values in zip(*pairs, strict=True))
     assert call("Div", a, b, opset=14).tolist() == [math.trunc(x / y) for x, y in pairs]
 
 
+@examples
 @given(st.lists(st.tuples(INT8, INT8.filter(bool)), min_size=1))
 def test_integer_remainder_has_the_sign_that_fmod_asks_for(pairs: list[tuple[int, int]]) -> None:
     a, b = (np.array(values, np.int8) for values in zip(*pairs, strict=True))
@@ -96,6 +98,7 @@ def test_integer_remainder_has_the_sign_that_fmod_asks_for(pairs: list[tuple[int
 
 
 @pytest.mark.parametrize(("op_type", "function"), [("Add", int.__add__), ("Sub", int.__sub__), ("Mul", int.__mul__)])
+@examples
 @given(st.lists(st.tuples(INT8, INT8), min_size=1))
 def test_integer_overflow_wraps(op_type: str, function: Callable[..., int], pairs: list[tuple[int, int]]) -> None:
     a, b = (np.array(values, np.int8) for values in zip(*pairs, strict=True))
@@ -104,6 +107,7 @@ def test_integer_overflow_wraps(op_type: str, function: Callable[..., int], pair
     assert y.tolist() == [(function(x, z) + 128) % 256 - 128 for x, z in pairs]
 
 
+@examples
 @given(st.lists(st.tuples(st.integers(-6, 6), st.integers(0, 9)), min_size=1))
 def test_integer_power_is_exact(pairs: list[tuple[int, int]]) -> None:
     x, y = (np.array(values, np.int64) for values in zip(*pairs, strict=True))
