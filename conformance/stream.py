@@ -192,7 +192,7 @@ def _identity(header: Header) -> dict[str, Any]:
     """What two runs must share for the rows of one to stand in the other."""
     options = {f"option {key}": value for key, value in to_plain(header.options).items()}
     environment = to_plain(header.environment)
-    versions = {key: environment.get(key) for key in ("versions", "runtime_versions")}
+    versions = {key: environment.get(key) for key in ("packages", "runtime_versions")}
     return {"model_sha256": header.model_sha256, **options, **versions}
 
 

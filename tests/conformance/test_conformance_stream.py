@@ -29,7 +29,7 @@ HEADER = Header(
     command=("check", "resnet18.onnx"),
     model="resnet18.onnx",
     model_sha256="ab" * 32,
-    environment={"versions": {"onnxruntime": "1.32.0"}, "cpu": "x86"},
+    environment={"packages": {"numpy": "2.4.6"}, "runtime_versions": {"onnxruntime": "1.32.0"}, "cpu": "x86"},
     options={"provider": "cpu", "optimization": "all", "seed": 0},
     nodes=3,
 )
@@ -360,7 +360,7 @@ def test_resume_takes_partial_of_unfinished_run_without_half_line(tmp_path: Path
         ({"options": {**HEADER.options, "provider": "cuda"}}, "option provider is 'cpu' there and 'cuda' here"),
         ({"options": {**HEADER.options, "threads": 2}}, "option threads is None there and 2 here"),
         ({"options": {}}, "option provider is 'cpu' there and None here"),
-        ({"environment": {"versions": {"onnxruntime": "1.31.0"}}}, "versions is"),
+        ({"environment": {**HEADER.environment, "packages": {"numpy": "2.4.5"}}}, "packages is"),
         ({"environment": {**HEADER.environment, "runtime_versions": {"onnxruntime": "1.20"}}}, "runtime_versions is"),
     ],
 )
@@ -370,6 +370,13 @@ def test_resume_from_other_run_is_refused(tmp_path: Path, change: dict[str, obje
     with pytest.raises(StreamError, match="cannot be resumed") as caught:
         resumable_rows(path, dataclasses.replace(HEADER, **change))  # type: ignore[arg-type]
     assert says in str(caught.value)
+
+
+def test_resume_on_another_day_of_the_same_machine_is_accepted(tmp_path: Path) -> None:
+    path = tmp_path / "run.jsonl"
+    write(path, HEADER, CONV)
+    later = dataclasses.replace(HEADER, environment={**HEADER.environment, "cpu": "other", "load": 0.5})
+    assert resumable_rows(path, later) == {"Conv_0": CONV}
 
 
 def test_resume_from_missing_file_is_refused(tmp_path: Path) -> None:
