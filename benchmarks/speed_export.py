@@ -1,0 +1,111 @@
+"""The export of VGG-16 at its published size against a bare `torch.onnx.export` and `save` of the same module."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+from typing import Any
+
+from .speed import SpeedRow
+
+ROUNDS = 6
+TIME_AT_MOST = 1.1
+MEMORY_AT_MOST = 1.3
+
+PEAK = """
+import json, sys, time
+import torch
+
+
+def resident(field):
+    with open("/proc/self/status") as status:
+        return next(int(line.split()[1]) * 1024 for line in status if line.startswith(field))
+"""
+"""Linux keeps the largest resident size in VmHWM; what the imports took before (VmRSS) is taken off."""
+
+BARE = (
+    PEAK
+    + """
+from onnx_arch.architectures.initialization import randomize
+from onnx_arch.architectures.registry import find_architecture
+
+entry = find_architecture("vgg16")
+import onnxscript, torch.onnx
+before = resident("VmRSS")
+begin = time.perf_counter()
+module = entry.build(entry.config("published")).eval()
+randomize(module, 0)
+weights = sum(parameter.numel() * parameter.element_size() for parameter in module.parameters())
+built = time.perf_counter()
+batch = torch.export.Dim("batch")
+program = torch.onnx.export(
+    module, (torch.zeros(2, 3, 224, 224),), dynamo=True, verbose=False, dynamic_shapes=({0: batch},)
+)
+program.save(sys.argv[1] + "/bare.onnx")
+end = time.perf_counter()
+print(json.dumps({"export_s": end - built, "peak": resident("VmHWM") - before, "weights": weights}))
+"""
+)
+
+OURS = (
+    PEAK
+    + """
+from pathlib import Path
+from onnx_arch.exporters.export import export_architecture
+
+import onnxscript, torch.onnx
+from onnx_arch.architectures.registry import find_architecture
+find_architecture("vgg16")
+before = resident("VmRSS")
+peaks = {}
+
+
+def say(stage):
+    peaks[stage] = resident("VmHWM") - before
+
+
+bundle = export_architecture("vgg16", Path(sys.argv[1]), say=say)
+peak = resident("VmHWM") - before
+stages = dict(bundle.durations_s)
+proof_s = stages.pop("prove")
+export_s = sum(seconds for stage, seconds in stages.items() if stage != "build")
+print(json.dumps({"export_s": export_s, "proof_s": proof_s, "peak": peak, "peaks": peaks}))
+"""
+)
+
+
+def measure() -> tuple[list[SpeedRow], str]:
+    """Whole exports in processes of their own, in turn."""
+    bare: list[dict[str, Any]] = []
+    ours: list[dict[str, Any]] = []
+    for turn in range(ROUNDS):
+        order = [(BARE, bare), (OURS, ours)]
+        for script, found in order if turn % 2 == 0 else reversed(order):
+            with tempfile.TemporaryDirectory(prefix="onnx-arch-") as folder:
+                found.append(_run(script, folder))
+    plain, weights = "bare `torch.onnx.export` + `save`", [[float(entry["weights"])] for entry in bare]
+    rows = [
+        SpeedRow("translate and write", plain, _of(ours, "export_s"), _of(bare, "export_s"), at_most=TIME_AT_MOST),
+        SpeedRow("prove, beside it", plain, _of(ours, "proof_s"), _of(bare, "export_s")),
+        SpeedRow(
+            "peak memory of an export", "its weights", _of(ours, "peak"), weights, at_most=MEMORY_AT_MOST, unit="bytes"
+        ),
+        SpeedRow("peak memory of the bare one", "its weights", _of(bare, "peak"), weights, unit="bytes"),
+    ]
+    return rows, (
+        f"{ROUNDS} rounds, each export in a new process. Building the module and filling it with random numbers is in "
+        "no time, and is in both peaks; peaks are of the whole process less what it held after its imports, the proof "
+        "included."
+    )
+
+
+def _of(found: list[dict[str, Any]], field: str) -> list[list[float]]:
+    return [[float(entry[field])] for entry in found]
+
+
+def _run(script: str, folder: str) -> dict[str, Any]:
+    command = [sys.executable, "-c", script, folder]
+    output = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout  # noqa: S603 - our own words
+    return json.loads(output.splitlines()[-1])
