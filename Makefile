@@ -6,9 +6,9 @@ STAMP := $(VENV)/.installed
 DEMO := demo
 # weights of `make demo`: a torchvision or timm ResNet-18 checkpoint; seeded random ones without
 WEIGHTS ?=
-# the first interpreter that runs and is new enough
-PYTHON ?= $(shell for name in python3.11 python3.12 python3.13 python3 python; do \
-	$$name -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$name; break; }; done)
+# the first interpreter that runs and is new enough, looked for once and only if one is needed
+PYTHON ?= $(eval PYTHON := $(shell for name in python3.11 python3.12 python3.13 python3 python; do \
+	$$name -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$name; break; }; done))$(PYTHON)
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-slow lint types bench wheel clean

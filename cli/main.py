@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import importlib
+import io
 import os
 import sys
 import traceback
@@ -103,6 +104,8 @@ def run(arguments: Sequence[str]) -> int:
 
 def main() -> None:
     """Entry point of `onnx-arch`: exits 0, 1 or 2 and never shows a traceback unless ONNX_ARCH_DEBUG is set."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a name that the terminal cannot show is no failure
     sys.exit(guarded(lambda: run(sys.argv[1:])))
 
 

@@ -130,6 +130,12 @@ def test_output_on_a_full_disk_is_one_line_and_status_2(onnx_arch):
     assert done.stderr == "onnx-arch: error: no space left on device: while writing\n"
 
 
+def test_output_terminal_cannot_show_a_letter_is_escaped(onnx_arch):
+    done = onnx_arch("list", "architectures", env={"PYTHONIOENCODING": "ascii"})
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "VGG-16: convolution, max pool, \\u2026, linear" in done.stdout
+
+
 def test_run_command_named_imports_only_its_own_module(onnx_arch):
     code = (
         "import sys; from onnx_arch.cli.main import COMMANDS, build_app; build_app('list')\n"

@@ -86,7 +86,7 @@ def test_check_and_bench_of_a_bare_model_work_where_torch_cannot_be_imported(tmp
     env = {"PYTHONPATH": str(tmp_path)}
     checked = onnx_arch("check", model, env=env)
     assert (checked.returncode, checked.stderr) == (0, ""), checked.stderr
-    timed = onnx_arch("bench", model, "--quiet", env=env)
+    timed = onnx_arch("bench", model, "--duration", "0.2", "--quiet", env=env)
     assert timed.returncode == 0, timed.stderr
     refused = onnx_arch("export", "mlp", "--preset", "tiny", env=env)
     assert refused.returncode == 2
