@@ -178,8 +178,12 @@ def _taps(x: Array, axis: Axis, sampling: Sampling) -> tuple[Array, Array, Array
 def _weighted(data: Array, axis: int, at: Array, w: Array) -> Array:
     """Σ_t w[:, t] · data at at[:, t] along `axis`."""
     column = (-1, *[1] * (data.ndim - axis - 1))
-    taps = range(at.shape[1])
-    return sum((np.take(data, at[:, t], axis) * w[:, t].reshape(column) for t in taps), np.zeros(()))
+    total = np.zeros((*data.shape[:axis], len(at), *data.shape[axis + 1 :]))
+    for t in range(at.shape[1]):
+        part = np.take(data, at[:, t], axis).astype(np.float64, copy=False)
+        part *= w[:, t].reshape(column)
+        total += part
+    return total
 
 
 def _outside(axis: Axis, x: Array, rank: int) -> Array:

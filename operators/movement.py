@@ -235,7 +235,7 @@ def slice_inputs(
     )
 
 
-_PAD_MODES = {"constant": "constant", "reflect": "reflect", "edge": "edge", "wrap": "wrap"}
+_PAD_MODES = ("constant", "reflect", "edge", "wrap")
 
 
 def _pad(x: Array, pads: Sequence[int], axes: Iterable[int] | None, mode: str, value: object) -> Array:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import InvalidInputError
+from ._elementwise import undetermined
 from ._windows import (
     Windows,
     output_shape,
@@ -48,8 +49,8 @@ def _lowest(dtype: np.dtype[Any]) -> Any:
     return -np.inf if dtype.kind == "f" else np.iinfo(dtype).min
 
 
-def _max_with_indices(x: Array, windows: Windows, storage_order: int) -> tuple[Array, Array]:
-    """Largest element of each window and its flat index, the first tap in row-major order among equals."""
+def _max_with_indices(x: Array, windows: Windows, storage_order: int, *, last: bool = False) -> tuple[Array, Array]:
+    """Largest element of each window and its flat index, the first (or last) tap in row-major order among equals."""
     rank, spatial = len(windows.kernel_shape), windows.spatial_shape
     padded = x
     for axis in range(rank):
@@ -59,7 +60,8 @@ def _max_with_indices(x: Array, windows: Windows, storage_order: int) -> tuple[A
     steps = steps if storage_order == COLUMN_MAJOR else steps[::-1]
     best = np.full((*x.shape[:2], *windows.counts), _lowest(x.dtype), x.dtype)
     found = np.full(best.shape, -1, np.int64)
-    for offsets in product(*map(range, windows.kernel_shape)):
+    order = list(product(*map(range, windows.kernel_shape)))
+    for offsets in reversed(order) if last else order:
         value, index, inside = padded, np.zeros((), np.int64), np.ones((), bool)
         for axis, offset in enumerate(offsets):
             value = tap(value, axis, windows, offset)
@@ -72,7 +74,7 @@ def _max_with_indices(x: Array, windows: Windows, storage_order: int) -> tuple[A
     return best, np.where(found < 0, found, found + planes)
 
 
-@kernel("MaxPool", since=1, scale=exact, streams=True)
+@kernel("MaxPool", since=1, streams=True)
 def max_pool(
     x: Array,
     /,
@@ -98,8 +100,8 @@ def max_pool(
         output_count: 2 asks for Indices.
 
     Returns:
-        (N, C, …) and, if asked for, int64 Indices into the flat `x`, the first tap among equal ones (the spec names
-        none); −1 for a window that lies in the padding alone.
+        (N, C, …) and, if asked for, int64 Indices into the flat `x`, the first tap among equal ones; −1 for a window
+        that lies in the padding alone.
 
     Spec: MaxPool, since 1, 8, 10, 11, 12 and 22
     """
@@ -108,6 +110,31 @@ def max_pool(
         best, found = _max_with_indices(x, windows, storage_order)
         return _decoded(best), found
     return _decoded(reduce_windows(x, windows, _lowest(x.dtype), np.maximum))
+
+
+@scale("MaxPool", since=1)
+def max_pool_scale(
+    y: Array | tuple[Array, ...],
+    x: Array,
+    /,
+    *,
+    kernel_shape: Sequence[int],
+    auto_pad: str = "NOTSET",
+    ceil_mode: int = 0,
+    dilations: Sequence[int] | None = None,
+    pads: Sequence[int] | None = None,
+    storage_order: int = 0,
+    strides: Sequence[int] | None = None,
+) -> Scale | tuple[Scale, ...]:
+    """Exact, but open where the spec names no result: in a window that holds a NaN, and for the index of a window whose
+    largest element stands in several places or nowhere."""
+    best = y[0] if isinstance(y, tuple) else y
+    unnamed = best != best  # noqa: PLR0124 (NaN, in any dtype)
+    if not isinstance(y, tuple):
+        return undetermined(unnamed)
+    windows = _windows(x.shape, kernel_shape, auto_pad, ceil_mode, dilations, pads, strides)
+    _, other = _max_with_indices(x, windows, storage_order, last=True)
+    return undetermined(unnamed), undetermined(unnamed | (other != y[1]) | (other < 0))
 
 
 def _decoded(y: Array) -> Array:
@@ -232,10 +259,16 @@ def global_average_pool_products(flat: Array, x: Array, /) -> Array:
     return summands(flat, x, _spatial(x)) / math.prod(x.shape[2:])
 
 
-@kernel("GlobalMaxPool", since=1, scale=exact)
+@kernel("GlobalMaxPool", since=1)
 def global_max_pool(x: Array, /) -> Array:
     """(N, C, D1, …, Dn) -> (N, C, 1, …, 1): largest over the spatial axes. Spec: GlobalMaxPool, since 1."""
     return np.max(x, axis=_spatial(x), keepdims=True, initial=_lowest(x.dtype))
+
+
+@scale("GlobalMaxPool", since=1)
+def global_max_pool_scale(y: Array, x: Array, /) -> Scale:
+    """Exact, but open for a channel that holds a NaN, of which the spec says nothing."""
+    return undetermined(y != y)  # noqa: PLR0124 (NaN, in any dtype)
 
 
 @kernel("GlobalLpPool", since=1)

@@ -111,17 +111,30 @@ def unique(x: Array, /, *, axis: int | None = None, sorted: int = 1) -> tuple[Ar
     return values, first, inverse, counts
 
 
-@kernel("Hardmax", since=1, scale=exact)
+@kernel("Hardmax", since=1)
 def hardmax_flattened(x: Array, /, *, axis: int = 1) -> Array:
     """Spec: Hardmax, since 1 (`x` as a matrix: axes before `axis`, and all others together)."""
     flat = x.reshape(math.prod(x.shape[:axis]), math.prod(x.shape[axis:]))
     return hardmax(flat, axis=1).reshape(x.shape)
 
 
-@kernel("Hardmax", since=13, scale=exact)
+@kernel("Hardmax", since=13)
 def hardmax(x: Array, /, *, axis: int = -1) -> Array:
     """1 at the first largest element along `axis`, 0 elsewhere. Spec: Hardmax, since 13."""
     y = np.zeros_like(x)
     if x.size:
         np.put_along_axis(y, np.argmax(x, axis=axis, keepdims=True), 1, axis=axis)
     return y
+
+
+@scale("Hardmax", since=1)
+def hardmax_flattened_scale(y: Array, x: Array, /, *, axis: int = 1) -> Scale:
+    """Exact, but open for a row that holds a NaN."""
+    first = axis + x.ndim if axis < 0 else axis
+    return undetermined(np.isnan(x).any(axis=tuple(range(first, x.ndim)), keepdims=True))
+
+
+@scale("Hardmax", since=13)
+def hardmax_scale(y: Array, x: Array, /, *, axis: int = -1) -> Scale:
+    """Exact, but open for a slice that holds a NaN."""
+    return undetermined(np.isnan(x).any(axis=axis, keepdims=True))

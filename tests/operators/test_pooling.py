@@ -217,6 +217,25 @@ def test_max_pool_keeps_nan_and_padding_beats_nothing() -> None:
     np.testing.assert_array_equal(call("MaxPool", x, opset=12, kernel_shape=[2], strides=[2]), y)
 
 
+def test_max_pool_is_open_only_for_windows_with_nan_and_indices_of_equals() -> None:
+    x = np.array([[[1, np.nan, 3, 3, 5, 6]]], np.float32)
+    attributes = {"kernel_shape": [2], "strides": [2]}
+    (actual,) = run_onnxruntime("MaxPool", [x], attributes, opset=12)
+    assert not np.isnan(actual).any()  # it skips the NaN, and the spec does not forbid it
+    assert beyond(actual, "MaxPool", x, opset=12, **attributes) == 0
+    assert beyond(actual + 1, "MaxPool", x, opset=12, **attributes) == 2
+    for indices, wrong in (([0, 2, 5], 0), ([1, 3, 5], 0), ([0, 2, 4], 1)):
+        assert beyond(np.array([[indices]]), "MaxPool", x, opset=12, output=1, **attributes) == wrong
+    assert beyond(np.float32([[[9]]]), "GlobalMaxPool", x, opset=12) == 0
+    assert beyond(np.float32([[[9]]]), "GlobalMaxPool", x[..., 2:], opset=12) == 1
+
+
+def test_max_pool_scale_condemns_the_lowest_number_in_place_of_minus_infinity() -> None:
+    x = np.full((1, 1, 4), -np.inf, np.float32)
+    wrong = np.full((1, 1, 3), np.finfo(np.float32).min)
+    assert beyond(wrong, "MaxPool", x, opset=12, kernel_shape=[2]) == 3
+
+
 @pytest.mark.parametrize("op_type", ["MaxPool", "AveragePool", "LpPool"])
 def test_empty_batch_gives_an_empty_output(op_type: str) -> None:
     assert call(op_type, np.zeros((0, 3, 4, 4)), opset=11, kernel_shape=[2, 2]).shape == (0, 3, 3, 3)

@@ -128,3 +128,10 @@ def test_hardmax_flattens_before_opset_13() -> None:
     np.testing.assert_array_equal(call("Hardmax", x, opset=13, axis=0), [[[1, 1], [1, 1]], [[0, 0], [0, 0]]])
     np.testing.assert_array_equal(call("Hardmax", x, opset=11, axis=3), np.ones_like(x))
     assert call("Hardmax", np.zeros((0, 3)), opset=13).shape == (0, 3)
+
+
+@pytest.mark.parametrize(("opset", "axis"), [(11, 1), (11, -1), (13, -1)])
+def test_hardmax_is_open_only_for_slices_with_nan(opset: int, axis: int) -> None:
+    x = np.float32([[1, np.nan, 3], [1, 2, 3]])
+    assert beyond(np.float32([[0, 0, 1], [0, 0, 1]]), "Hardmax", x, opset=opset, axis=axis) == 0
+    assert beyond(np.float32([[0, 0, 0], [0, 1, 0]]), "Hardmax", x, opset=opset, axis=axis) == 2
