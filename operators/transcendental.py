@@ -58,7 +58,7 @@ def error_function(x: Array) -> Array:
     """erf(x) in float64, by SciPy; truncated to the type of an integer `x`, which opset 9 allows."""
     from scipy.special import erf  # noqa: PLC0415 (heavy: at the point of use)
 
-    values = erf(x.astype(np.float64))
+    values = erf(x.astype(np.float64, copy=False))
     return values if x.dtype.kind == "f" else values.astype(x.dtype)
 
 
