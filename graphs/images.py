@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import struct
 import warnings
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +24,10 @@ LARGEST_PIXELS = 100_000_000
 """A larger picture is refused before it is decoded: 300 MB as bytes."""
 
 LARGEST_SIDE = 8192
+
+FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "AVIF", "JPEG2000")
+"""Formats that are decoded; Pillow's others include some that start another program."""
+
 DEFAULT_SIDE = 224
 RESIZE_OVER_CROP = 256 / 224
 IMAGE_RANK = 4
@@ -64,7 +70,7 @@ def image_feed(model: Model, image_path: Path, preprocessing: Mapping[str, Any] 
 
     Args:
         model: a loaded model whose only input is (N, C, H, W) or (N, H, W, C) with 1 or 3 channels.
-        image_path: any format that Pillow reads; EXIF orientation is honoured.
+        image_path: PNG, JPEG, WebP, TIFF, BMP, GIF, PPM, AVIF or JPEG 2000; EXIF orientation is honoured.
         preprocessing: overrides, as in a bundle's manifest under "image_preprocessing":
             {"resize": 256, "crop": 224, "mean": […], "std": […]}.
 
@@ -167,15 +173,32 @@ def _pixels(path: Path, mode: str, settings: Preprocessing) -> np.ndarray:
     from PIL import Image, ImageOps, UnidentifiedImageError  # noqa: PLC0415 (only commands with a picture pay for it)
 
     try:
-        with warnings.catch_warnings(action="ignore"), Image.open(path) as opened:
+        Image.init()
+        formats = [name for name in FORMATS if name in Image.OPEN]
+        with warnings.catch_warnings(action="ignore"), Image.open(path, formats=formats) as opened:
             _check_size(path, opened)
             picture = _cropped(_as_mode(ImageOps.exif_transpose(opened), mode), settings)
     except UnidentifiedImageError:
-        raise InvalidInputError(f"{path}: not a picture that Pillow reads") from None
-    except (OSError, ValueError, SyntaxError, EOFError, TypeError, MemoryError, Image.DecompressionBombError) as error:
+        raise InvalidInputError(f"{path}: not a picture; allowed are {', '.join(FORMATS)}") from None
+    except (*_DAMAGED, Image.DecompressionBombError) as error:
         raise InvalidInputError(f"{path}: no usable picture: {' '.join(str(error).split())}") from error
     values = np.asarray(picture, np.float32) / np.float32(255)
     return values if mode == "RGB" else values[..., np.newaxis]
+
+
+_DAMAGED = (
+    OSError,
+    ValueError,
+    SyntaxError,
+    EOFError,
+    TypeError,
+    RuntimeError,
+    MemoryError,
+    LookupError,
+    ArithmeticError,
+)
+_DAMAGED += (AttributeError, struct.error, zlib.error)
+"""What Pillow's decoders raise on damaged files, besides what they call unidentified."""
 
 
 def _check_size(path: Path, picture: Image) -> None:

@@ -103,22 +103,28 @@ def expose(model: Model, tensors: Sequence[str], destination: Path) -> Path:
             raise InvalidArgumentError(f"no node of the main graph computes {name!r}{hint}")
     proto = ModelProto()
     proto.CopyFrom(model.proto)
-    types = _inferred_types(model.proto)
+    types = {name: _without_shape(declared) for name, declared in _inferred_types(model.proto).items()}
     proto.graph.output.extend(ValueInfoProto(name=name, type=types.get(name)) for name in fresh)
     return save_proto(proto, model.path, destination)
 
 
 def _inferred_types(proto: ModelProto) -> dict[str, TypeProto]:
-    """Types by tensor as far as onnx infers them, without shapes: a runtime infers those itself."""
+    """Types by tensor as far as onnx infers them."""
     try:
         inferred = onnx.shape_inference.infer_shapes(proto)
     except (onnx.shape_inference.InferenceError, RuntimeError, ValueError, TypeError, IndexError):
         return {}  # names alone do for most runtimes
     types = {value.name: value.type for value in (*inferred.graph.value_info, *inferred.graph.output)}
-    for declared in types.values():
-        if declared.HasField("tensor_type"):
-            declared.tensor_type.ClearField("shape")
     return {name: declared for name, declared in types.items() if _is_known(declared)}
+
+
+def _without_shape(declared: TypeProto) -> TypeProto:
+    """The element type alone: a runtime infers shapes itself, and a stale one in the file would be held against it."""
+    bare = TypeProto()
+    bare.CopyFrom(declared)
+    if bare.HasField("tensor_type"):
+        bare.tensor_type.ClearField("shape")
+    return bare
 
 
 def _is_known(declared: TypeProto) -> bool:
@@ -172,14 +178,10 @@ def _find_node(graph: GraphProto, name: str) -> NodeProto | None:
 
 
 def _declared_types(proto: ModelProto, names: Sequence[str]) -> dict[str, TypeProto]:
-    types: dict[str, TypeProto] = {}
-    for value in (*proto.graph.value_info, *proto.graph.output):
-        if value.name in names and _is_known(value.type):
-            types[value.name] = TypeProto()
-            types[value.name].CopyFrom(value.type)
-            if value.type.HasField("tensor_type"):
-                types[value.name].tensor_type.ClearField("shape")
-    return types
+    declared = (*proto.graph.value_info, *proto.graph.output)
+    return {
+        value.name: _without_shape(value.type) for value in declared if value.name in names and _is_known(value.type)
+    }
 
 
 def provide(proto: ModelProto, name: str, model: Model, feeds: Mapping[str, Any]) -> None:
@@ -209,9 +211,7 @@ def _type(name: str, value: Any) -> TypeProto:
     if isinstance(value, list):
         declared = TypeProto()
         inner = _type(name, value[0]) if value else _type(name, np.empty(0, np.float32))
-        declared.sequence_type.elem_type.CopyFrom(inner)
-        if inner.HasField("tensor_type"):
-            declared.sequence_type.elem_type.tensor_type.ClearField("shape")
+        declared.sequence_type.elem_type.CopyFrom(_without_shape(inner))
         return declared
     if not isinstance(value, np.ndarray):
         raise InvalidArgumentError(f"{name!r} is given as {type(value).__name__}; allowed are arrays and lists of them")
