@@ -47,8 +47,7 @@ types: $(STAMP)
 	$(BIN)/pyright
 
 bench: $(STAMP)
-	$(BIN)/python -m onnx_arch.benchmarks.startup
-	$(BIN)/onnx-arch bench vgg16 resnet18 --against torch
+	$(BIN)/python -m onnx_arch.benchmarks.speed
 
 wheel: $(STAMP)
 	rm -rf build dist
