@@ -28,11 +28,20 @@ _RESULTS: dict[Outcome, type[Failure] | type[Error] | type[Skipped]] = {
 
 def junit_xml(checks: Iterable[Stream]) -> str:
     """The runs as one JUnit document, UTF-8 declared; control characters in names are spelled out."""
+    runs = [(stream, _suite(stream)) for stream in checks]
     document = JUnitXml("onnx-arch")
-    for stream in checks:
-        document.add_testsuite(_suite(stream))
+    for _, suite in runs:
+        document.append(suite)
     document.update_statistics()
-    return document.tostring().decode("utf-8")
+    # After the statistics, which sum the times of the cases: only the whole run is timed.
+    for stream, suite in runs:
+        suite.time = _duration(stream)
+    document.time = sum(_duration(stream) for stream, _ in runs)
+    return '<?xml version="1.0" encoding="utf-8"?>\n' + document.tostring().decode("utf-8") + "\n"
+
+
+def _duration(stream: Stream) -> float:
+    return 0.0 if stream.footer is None else stream.footer.duration_s
 
 
 def _suite(stream: Stream) -> TestSuite:
@@ -42,8 +51,6 @@ def _suite(stream: Stream) -> TestSuite:
         suite.add_property(label, value)
     cases = [_case(stream, row) for row in stream.rows] + [_warning_case(stream, text) for text in _warnings(stream)]
     suite.add_testcases(cases)
-    if stream.footer is not None:
-        suite.time = stream.footer.duration_s
     return suite
 
 

@@ -98,6 +98,7 @@ def test_junit_maps_every_outcome(make: SimpleNamespace) -> None:
     assert suite is not None
     counts = {name: suite.get(name) for name in ("tests", "failures", "errors", "skipped")}
     assert counts == {"tests": "8", "failures": "1", "errors": "4", "skipped": "2"}
+    assert suite.get("time") == root.get("time") == "4.2"
 
 
 def test_junit_case_carries_message_and_figures(make: SimpleNamespace) -> None:
