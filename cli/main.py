@@ -137,6 +137,8 @@ def describe(error: BaseException) -> str:
             return error.format_message() + _where_help_is(error)
         case MemoryError():
             return f"out of memory: {error}" if str(error) else "out of memory"
+        case ModuleNotFoundError(name="torch" | "onnxscript" as missing):
+            return f"{missing} is not installed here: pip install 'onnx-arch[torch]'"
         case OSError(errno=errno.ENOSPC):
             return f"no space left on device: {error.filename or 'while writing'}"
         case OSError(strerror=str(reason), filename=str(name)):

@@ -29,6 +29,14 @@ FAILURES = {
         "error: no space left on device: out/model.onnx",
     ),
     "no permission": (PermissionError(errno.EACCES, "Permission denied", "out"), "error: Permission denied: out"),
+    "no torch": (
+        ModuleNotFoundError("No module named 'torch'", name="torch"),
+        "error: torch is not installed here: pip install 'onnx-arch[torch]'",
+    ),
+    "another module missing": (
+        ModuleNotFoundError("No module named 'mine'", name="mine"),
+        "error: unexpected ModuleNotFoundError: No module named 'mine' (set ONNX_ARCH_DEBUG=1 for the traceback)",
+    ),
     "interrupted": (KeyboardInterrupt(), "interrupted; what was computed is kept"),
     "a bug": (
         ZeroDivisionError("division by zero"),
