@@ -139,12 +139,16 @@ def describe(error: BaseException) -> str:
             return f"out of memory: {error}" if str(error) else "out of memory"
         case ModuleNotFoundError(name="torch" | "onnxscript" as missing):
             return f"{missing} is not installed here: pip install 'onnx-arch[torch]'"
-        case OSError(errno=errno.ENOSPC):
-            return f"no space left on device: {error.filename or 'while writing'}"
-        case OSError(strerror=str(reason), filename=str(name)):
-            return f"{reason}: {name}"
+        case OSError(strerror=str(reason)):
+            return _with_place(reason, error)
         case _:
             return f"unexpected {type(error).__name__}: {error} (set {DEBUG_VARIABLE}=1 for the traceback)"
+
+
+def _with_place(reason: str, error: OSError) -> str:
+    if error.errno == errno.ENOSPC:
+        reason = "no space left on device"
+    return f"{reason}: {error.filename or 'while reading or writing'}"
 
 
 def _where_help_is(error: typer.TyperException) -> str:

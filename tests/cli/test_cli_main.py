@@ -23,7 +23,7 @@ FAILURES = {
     "usage": (typer.BadParameter("'x' is no integer"), "error: Invalid value: 'x' is no integer"),
     "memory": (MemoryError(), "error: out of memory"),
     "memory with a size": (MemoryError("Unable to allocate 8 GiB"), "error: out of memory: Unable to allocate 8 GiB"),
-    "disk full": (NO_SPACE, "error: no space left on device: while writing"),
+    "disk full": (NO_SPACE, "error: no space left on device: while reading or writing"),
     "disk full, named": (
         OSError(errno.ENOSPC, "No space left on device", "out/model.onnx"),
         "error: no space left on device: out/model.onnx",
@@ -135,7 +135,7 @@ def test_output_on_a_full_disk_is_one_line_and_status_2(onnx_arch):
     with open("/dev/full", "w", encoding="utf-8") as full:
         done = onnx_arch("--version", capture_output=False, stdout=full, stderr=subprocess.PIPE)
     assert done.returncode == 2
-    assert done.stderr == "onnx-arch: error: no space left on device: while writing\n"
+    assert done.stderr == "onnx-arch: error: no space left on device: while reading or writing\n"
 
 
 def test_output_terminal_cannot_show_a_letter_is_escaped(onnx_arch):
