@@ -110,7 +110,10 @@ def check(
         threads=threads,
         time_limit_s=time_limit,
     )
-    request = CheckRequest(options, described, tuple(["onnx-arch", *sys.argv[1:]]), _earlier(resume))
+    words = ("onnx-arch", *(Path(word).name or word for word in sys.argv[1:]))
+    request = CheckRequest(options, described, words, _earlier(resume))
+        options, described, tuple(["onnx-arch", *(Path(word).name or word for word in sys.argv[1:])]), _earlier(resume)
+    )
     stream = _run(loaded, feeds, request, json, quiet)
     _write_views(stream, junit, html)
     _show(stream, all_rows, quiet or json == STANDARD_OUTPUT)
@@ -132,13 +135,13 @@ def parse_dims(words: list[str]) -> dict[str, int]:
     return dims
 
 
-def _earlier(resume: Path | None):  # noqa: ANN202 - a function of the header, as CheckRequest has it
+def _earlier(resume: Path | None):
     from ..conformance.stream import resumable_rows  # noqa: PLC0415 - heavy: NumPy
 
     return (lambda _header: {}) if resume is None else (lambda header: resumable_rows(resume, header))
 
 
-def _run(loaded, feeds, request: CheckRequest, json: str | None, quiet: bool) -> Stream:  # noqa: ANN001 - lazy types
+def _run(loaded, feeds, request: CheckRequest, json: str | None, quiet: bool) -> Stream:
     """Check, write JSON lines as they come, show progress; the whole stream at the end."""
     from ..conformance.check import check_model  # noqa: PLC0415 - heavy: NumPy, ONNX
     from ..conformance.results import Footer, Header, NodeResult  # noqa: PLC0415 - as above

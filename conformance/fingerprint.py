@@ -17,6 +17,9 @@ from ..operators.storage import encode, is_float
 COLLAPSE = 0.25
 """A hypothesis explains a deviation when it leaves at most a quarter of its root mean square."""
 
+BINARY = 2
+WITH_BIAS = 3
+
 CONTRACTIONS = frozenset({"Conv", "ConvTranspose", "MatMul", "Gemm", "Einsum", "Attention"})
 
 
@@ -147,13 +150,13 @@ def _narrowed(call: Call) -> Iterator[Hypothesis]:
 
 
 def _wiring(call: Call) -> Iterator[Hypothesis]:
-    x = call.inputs
-    if call.entry.op_type in ("Conv", "ConvTranspose", "Gemm") and len(x) > 2 and x[2] is not None:
-        yield Hypothesis("bias added twice", _call(call, (*x[:2], 2.0 * x[2], *x[3:])))
-        yield Hypothesis("bias left out", _call(call, (*x[:2], None, *x[3:])))
-    if call.entry.op_type == "MatMul" and np.ndim(x[1]) >= 2 and np.shape(x[1])[-2] > 1:
+    x = list(call.inputs)
+    if call.entry.op_type in ("Conv", "ConvTranspose", "Gemm") and len(x) == WITH_BIAS and x[2] is not None:
+        yield Hypothesis("bias added twice", _call(call, (x[0], x[1], 2.0 * x[2])))
+        yield Hypothesis("bias left out", _call(call, (x[0], x[1], None)))
+    if call.entry.op_type == "MatMul" and len(x) == BINARY and np.ndim(x[1]) >= 2 and np.shape(x[1])[-2] > 1:
         yield Hypothesis("last product dropped", _call(call, (x[0][..., :-1], x[1][..., :-1, :])))
-    if call.entry.op_type in ("Sub", "Div", "Pow", "MatMul") and len(x) == 2:
+    if call.entry.op_type in ("Sub", "Div", "Pow", "MatMul") and len(x) == BINARY:
         yield Hypothesis("operands swapped", _call(call, (x[1], x[0])))
 
 

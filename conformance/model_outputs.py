@@ -112,7 +112,7 @@ def _judge_continuous(case: OutputCase) -> NodeResult:
     own = _own_unit(case)
     with np.errstate(all="ignore"):
         z = gap / own
-    figures = {
+    figures: dict[str, Any] = {
         "max_z": float(z.max(initial=0.0)),
         "rms_z": float(np.sqrt(np.mean(z**2))) if z.size else 0.0,
         "max_abs": float(gap.max(initial=0.0)),
@@ -137,7 +137,10 @@ def _wrong_special(case: OutputCase, actual: Array, special: Array) -> str:
     if not bad.any():
         return ""
     first = int(np.flatnonzero(bad)[0])
-    return f"{int(bad.sum())} of {bad.size} elements: first {where_is(first, bad.shape)}: {actual.reshape(-1)[first]:.9g}, expected {case.clean.reshape(-1)[first]:.9g}"
+    a, r = actual.reshape(-1)[first], case.clean.reshape(-1)[first]
+    return (
+        f"{int(bad.sum())} of {bad.size} elements differ; first {where_is(first, bad.shape)}: {a:.9g}, expected {r:.9g}"
+    )
 
 
 def _own_unit(case: OutputCase) -> Array:
@@ -176,9 +179,10 @@ def _by_spread(case: OutputCase, gap: Array, own: Array, figures: dict[str, Any]
     if rms <= SPREAD_FACTOR and multiples.max(initial=0.0) <= 2 * SPREAD_FACTOR:
         return _row(case, Outcome.PASSED, "propagated", allowed_rms_z=allowed, **figures)
     worst = int(multiples.argmax())
+    a, r = decode(case.actual).reshape(-1)[worst], case.clean.reshape(-1)[worst]
     text = (
-        f"rms deviation is {rms:.4g} times what rounding at every node adds up to (at most {SPREAD_FACTOR:g} admitted); "
-        f"worst {where_is(worst, gap.shape)}: {decode(case.actual).reshape(-1)[worst]:.9g}, expected {case.clean.reshape(-1)[worst]:.9g}"
+        f"rms deviation is {rms:.4g} times what rounding at every node adds up to ({SPREAD_FACTOR:g} admitted, "
+        f"{2 * SPREAD_FACTOR:g} per element); worst {where_is(worst, gap.shape)}: {a:.9g}, expected {r:.9g}"
     )
     return _row(case, Outcome.FAILED, "propagated", allowed_rms_z=allowed, message=text, **figures)
 

@@ -11,8 +11,8 @@ import numpy as np
 import onnx
 
 from ..errors import InvalidAttributeError, MissingKernelError
-from .registry import SEAM_PARAMETERS, KernelEntry, find_kernel, parameters
-from .scale import Array, Scale
+from .registry import KernelEntry, find_kernel, parameters
+from .scale import Scale
 from .storage import decode, is_float
 
 
@@ -88,14 +88,17 @@ def prepare(
     unknown = sorted(set(attributes) - set(known)) if "**" not in known else []
     if unknown:
         raise InvalidAttributeError(f"{op_type} (since {entry.since}): unknown attribute {', '.join(unknown)}")
-    keywords = {name: value for name, value in attributes.items() if name not in SEAM_PARAMETERS}
     seam = {"output_count": output_count, "stored": stored, "opset": opset}
+    keywords = {name: value for name, value in attributes.items() if name not in seam}
     keywords.update({name: seam[name] for name in seam.keys() & set(known)})
     decoded = tuple(_decode(value, entry.streams) for value in inputs)
     return Call(entry, decoded, keywords, stored, output_count, opset)
 
 
 def _dtype(value: Any) -> np.dtype[Any] | None:
+    """The dtype of a tensor, or of the tensors of a sequence; None where there is none."""
+    if isinstance(value, list):
+        return _dtype(value[0]) if value else None
     return value.dtype if isinstance(value, np.ndarray) else None
 
 
@@ -142,7 +145,8 @@ def output_dtypes(call: Call, outputs: Sequence[Any]) -> tuple[np.dtype[Any] | N
     if "stash_type" in schema.attributes:
         stash = call.keywords.get("stash_type", onnx.TensorProto.FLOAT)
         bound.setdefault("U", onnx.helper.tensor_dtype_to_np_dtype(stash))
-    return tuple(_output_dtype(schema, bound, index, value) for index, value in enumerate(outputs))
+    element = call.stored[0] if call.inputs and isinstance(call.inputs[0], list) else None
+    return tuple(_output_dtype(schema, bound, index, value, element) for index, value in enumerate(outputs))
 
 
 def _bound_types(schema: onnx.defs.OpSchema, stored: Sequence[np.dtype[Any] | None]) -> dict[str, np.dtype[Any]]:
@@ -156,16 +160,22 @@ def _bound_types(schema: onnx.defs.OpSchema, stored: Sequence[np.dtype[Any] | No
 
 
 def _output_dtype(
-    schema: onnx.defs.OpSchema, bound: Mapping[str, np.dtype[Any]], index: int, value: Any
+    schema: onnx.defs.OpSchema,
+    bound: Mapping[str, np.dtype[Any]],
+    index: int,
+    value: Any,
+    element: np.dtype[Any] | None,
 ) -> np.dtype[Any] | None:
-    if not isinstance(value, np.ndarray):
+    """`element` is the dtype of the tensors of a sequence that comes in, for what is taken out of it."""
+    if not isinstance(value, np.ndarray | list):
         return None
     formal = schema.outputs[min(index, len(schema.outputs) - 1)]
     if formal.type_str in bound:
         return bound[formal.type_str]
     if formal.type_str in _TENSOR_TYPES:
         return np.dtype(_TENSOR_TYPES[formal.type_str])
-    return value.dtype
+    decoded_only = isinstance(value, list) or value.dtype == np.float64
+    return element if element is not None and decoded_only else _dtype(value)
 
 
 def evaluate(

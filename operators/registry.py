@@ -40,7 +40,9 @@ ROOMS = (
     "arithmetic",
     "attention",
     "comparison",
+    "conversion",
     "convolution",
+    "indexing",
     "linear",
     "movement",
     "normalization",
@@ -50,8 +52,10 @@ ROOMS = (
     "reduction",
     "resizing",
     "selection",
+    "sequences",
     "shapes",
     "softmax",
+    "transcendental",
 )
 """The modules of this package that register kernels; a new module is added here."""
 
