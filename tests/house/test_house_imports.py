@@ -29,8 +29,9 @@ sys.meta_path.insert(0, NoTorch())
 
 
 def modules(rooms: list[str]) -> list[str]:
+    """Every module of the rooms but the scripts of the worker process, which are started by path."""
     files = [path.relative_to(ROOT) for room in rooms for path in sorted((ROOT / room).rglob("*.py"))]
-    inside = [file for file in files if all((ROOT / folder / "__init__.py").exists() for folder in file.parents[:-1])]
+    inside = [file for file in files if file.stem != "worker" and not file.stem.endswith("_adapter")]
     return [".".join(["onnx_arch", *file.with_suffix("").parts]).removesuffix(".__init__") for file in inside]
 
 
