@@ -112,8 +112,6 @@ def check(
     )
     words = ("onnx-arch", *(Path(word).name or word for word in sys.argv[1:]))
     request = CheckRequest(options, described, words, _earlier(resume))
-        options, described, tuple(["onnx-arch", *(Path(word).name or word for word in sys.argv[1:])]), _earlier(resume)
-    )
     stream = _run(loaded, feeds, request, json, quiet)
     _write_views(stream, junit, html)
     _show(stream, all_rows, quiet or json == STANDARD_OUTPUT)

@@ -218,10 +218,8 @@ def _zero_signs(actual: Array, reference: Array) -> str:
 
 
 def _judge_complex(actual: Array, reference: Array, scale: Scale, witness: Witness | None) -> Verdict:
-    parts = [
-        _judge_rounded(a, r, scale, witness) for a, r in ((actual.real, reference.real), (actual.imag, reference.imag))
-    ]
-    return combine(parts)
+    pairs = [(np.asarray(part(actual)), np.asarray(part(reference))) for part in (np.real, np.imag)]
+    return combine([_judge_rounded(a, r, scale, witness) for a, r in pairs])
 
 
 def _judge_rounded(actual: Array, reference: Array, scale: Scale, witness: Witness | None) -> Verdict:
