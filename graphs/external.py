@@ -54,7 +54,10 @@ def external_slice(
     location = entries.get("location", "")
     own = model_file is not None and location == model_file.name
     file = model_file if own and model_file is not None else external_file(location, folder)
-    size = file.stat().st_size
+    try:
+        size = file.stat().st_size
+    except OSError as error:
+        raise InvalidModelError(f"external data {location!r} cannot be read: {error.strerror}") from error
     offset = _integer(entries, "offset", 0)
     length = _integer(entries, "length", size - offset if expected is None else expected)
     if expected is not None and length != expected:

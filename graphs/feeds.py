@@ -268,6 +268,8 @@ def _validate_array(spec: TensorSpec, value: np.ndarray, sizes: dict[str, tuple[
     if spec.dtype is not None and value.dtype != spec.dtype:
         given, wanted = _dtype_name(value.dtype), _dtype_name(spec.dtype)
         raise InvalidInputError(f"input {spec.name!r} has dtype {given}; the model takes {wanted}, nothing is cast")
+    if value.dtype.kind == "O" and not all(isinstance(item, str) for item in value.flat):
+        raise InvalidInputError(f"input {spec.name!r} holds objects that are not strings; allowed are str")
     if spec.shape is None:
         return
     shown = "[" + ", ".join("?" if dim is None else str(dim) for dim in spec.shape) + "]"

@@ -108,7 +108,10 @@ def _load(file: Path) -> Model:
     sort_graph(proto.graph)
     graph = convert_graph(proto.graph, opsets, ExternalData(file.parent, file))
     files = external_files(proto.graph, file)
-    sha256, size = _digest([file, *files])
+    try:
+        sha256, size = _digest([file, *files])
+    except OSError as error:
+        raise InvalidModelError(f"cannot be read: {error}") from error
     return Model(file, proto, graph, opsets, sha256, size, files)
 
 
@@ -117,7 +120,7 @@ def _digest(files: Sequence[Path]) -> tuple[str, int]:
     digest, size = hashlib.sha256(), 0
     for file in files:
         with file.open("rb") as stream:
-            while block := stream.read(1 << 22):
+            while block := stream.read(1 << 20):
                 digest.update(block)
                 size += len(block)
     return digest.hexdigest(), size

@@ -163,7 +163,7 @@ def write_test_data(
 
     Args:
         model: whose order of inputs and outputs numbers the files.
-        folder: created if missing, e.g. …/test_data_set_0.
+        folder: created if missing, e.g. …/test_data_set_0; what it holds of another set is removed.
         feeds: arrays by input name; lists for sequences, None for an absent optional.
         outputs: expected outputs by name.
 
@@ -175,6 +175,8 @@ def write_test_data(
     payloads = _payloads("input", inputs, feeds)
     payloads.update(_payloads("output", model.graph.outputs, {} if outputs is None else outputs))
     folder.mkdir(parents=True, exist_ok=True)
+    for stale in (file for file in folder.iterdir() if _NUMBERED.fullmatch(file.name)):
+        stale.unlink()
     for name, payload in payloads.items():
         (folder / name).write_bytes(payload)
 

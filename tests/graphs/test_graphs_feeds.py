@@ -9,14 +9,11 @@ import ml_dtypes
 import numpy as np
 import onnx
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from onnx_arch.errors import InvalidInputError, InvalidModelError
 from onnx_arch.graphs.feeds import load_npz, random_feeds, required_inputs, validate_feeds
 from onnx_arch.graphs.loading import load_model
-from onnx_arch.graphs.symbols import names, resolve
 
 from .small_models import make_model, matmul_model, value
 
@@ -203,28 +200,6 @@ def test_random_feeds_of_an_absurd_size_are_refused_before_they_are_allocated(mo
         random_feeds(model_of(("x", [1, 3, 10**8, 10**7])))
 
 
-@pytest.mark.parametrize(
-    ("symbol", "size"),
-    [
-        *[("n", 3), ("2*n", 6), ("n + m - 1", 6), ("(n + m)//2", 3), ("7", 7), ("k", None), ("n**9", None)],
-        *[("n//0", None), ("", None), ("(" * 500, None), ("batch-size", None), ("n\0", None), ("-n", None)],
-        *[("f(n)", None), ("True", None), ("1.5", None)],
-    ],
-)
-def test_resolve_symbol(symbol, size):
-    assert resolve(symbol, {"n": 3, "m": 4}) == size
-
-
-def test_resolve_takes_a_whole_expression_as_a_name():
-    assert resolve("batch-size", {"batch-size": 5}) == 5
-
-
-@given(st.text(max_size=40))
-def test_resolve_of_any_text_gives_a_size_or_none(symbol):
-    assert resolve(symbol, {}) is None or symbol.strip(" \t\f()+-*/0123456789_xXoObBaAcCdDeEfF") == ""
-    assert names(symbol)
-
-
 FLOATS = np.ones((2, 4), np.float32)
 
 
@@ -298,6 +273,12 @@ def test_validate_what_is_no_array(model_of, value_given):
     assert "the model takes a tensor" in check(model_of(("x", [2])), x=value_given)
 
 
+def test_validate_objects_that_are_no_strings(model_of):
+    model = model_of(("x", [2], TensorProto.STRING))
+    validate_feeds(model, {"x": np.array(["a", "b"], object)})
+    assert "not strings" in check(model, x=np.array(["a", 1], object))
+
+
 def test_validate_default_may_be_fed_and_must_fit(model_of):
     model = model_of(("x", [2]), ("w", [2]), w=np.ones(2, np.float32))
     two = np.ones(2, np.float32)
@@ -364,19 +345,16 @@ def test_load_npz_of_garbage(pair, tmp_path, content):
     refusal(pair, tmp_path / "f.npz")
 
 
-def test_load_npz_missing_or_a_folder(pair, tmp_path):
+def test_load_npz_missing_a_folder_or_incomplete(pair, tmp_path):
     assert "No such file" in refusal(pair, tmp_path / "f.npz")
     assert "directory" in refusal(pair, tmp_path)
+    np.savez(tmp_path / "f.npz", x=FLOATS)
+    assert "input 'ids' is missing" in refusal(pair, tmp_path / "f.npz")
 
 
 def test_load_npz_does_not_unpickle(model_of, tmp_path):
     np.savez(tmp_path / "f.npz", x=np.array([{"a": 1}], object))
     assert "allow_pickle=False" in refusal(model_of(("x", [1])), tmp_path / "f.npz")
-
-
-def test_load_npz_that_does_not_fit_names_the_file(pair, tmp_path):
-    np.savez(tmp_path / "f.npz", x=FLOATS)
-    assert "input 'ids' is missing" in refusal(pair, tmp_path / "f.npz")
 
 
 def test_load_npz_that_unpacks_to_more_than_memory(pair, tmp_path, monkeypatch):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+import tracemalloc
+import warnings
 from pathlib import Path
 
 import ml_dtypes
@@ -11,6 +13,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+from onnx.backend.test.case.node import collect_testcases
 
 from onnx_arch.errors import InvalidModelError
 from onnx_arch.graphs.loading import load_model
@@ -46,6 +49,20 @@ def test_load_shipped_model_gives_its_declared_inputs(file):
     model, proto = load_model(file), onnx.load(file)
     assert [spec.name for spec in model.graph.inputs] == [declared.name for declared in proto.graph.input]
     assert len(model.graph.nodes) == len(proto.graph.node)
+
+
+def test_load_every_model_of_the_node_tests_of_onnx(write):
+    with warnings.catch_warnings(action="ignore"):  # making the expected outputs divides by zero on purpose
+        cases = collect_testcases(None)
+    refused = {}
+    for case in cases:
+        try:
+            model = load_model(write(case.model))
+            assert [spec.name for spec in model.graph.inputs] == [each.name for each in case.model.graph.input]
+        except InvalidModelError as error:
+            refused[case.name] = str(error)
+    assert len(cases) > 1500
+    assert refused == {}
 
 
 def test_load_bundle_folder_reads_its_model(write):
@@ -179,6 +196,18 @@ def test_load_large_embedded_weight_is_mapped_and_not_in_the_proto(write):
     assert not weight.flags.writeable
     assert model.proto.ByteSize() < 2000
     assert model.external_files == ()
+
+
+def test_load_of_a_large_model_allocates_a_fraction_of_it(write):
+    file = write(matmul_model(2000, 2000))
+    tracemalloc.start()
+    try:
+        model = load_model(file)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert model.size_bytes > 16_000_000
+    assert peak < 4_000_000  # two blocks of 1 MiB, for hashing
 
 
 def test_load_embedded_weight_behind_a_link_to_the_model(write, tmp_path):

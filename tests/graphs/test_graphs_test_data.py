@@ -70,6 +70,14 @@ def test_write_is_read_by_onnx(model, tmp_path):
     np.testing.assert_array_equal(numpy_helper.to_array(tensor), X)
 
 
+def test_write_replaces_the_set_that_was_there(kinds_model, model, tmp_path):
+    write_test_data(kinds_model, tmp_path, {"t": X[0, :2], "s": [], "o": None})
+    (tmp_path / "notes.txt").write_text("mine")
+    write_test_data(model, tmp_path, {"x": X})
+    assert sorted(file.name for file in tmp_path.glob("*put_*")) == ["input_0.pb"]
+    assert (tmp_path / "notes.txt").exists()
+
+
 def test_write_same_values_gives_the_same_bytes_whatever_their_layout(model, tmp_path):
     write_test_data(model, tmp_path / "a", {"x": X})
     write_test_data(model, tmp_path / "b", {"x": np.asfortranarray(X)})
