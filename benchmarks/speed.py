@@ -116,10 +116,10 @@ def in_unit(value: float | None, unit: str) -> str:
 def environment() -> str:
     """One line: machine and versions."""
     machine = describe()
-    versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
-    load = f", load {machine['load_1min']} before" if machine["load_1min"] is not None else ""
-    hardware = f"{machine['cpu']}, {machine['cores']} cores{load}"
-    return f"{hardware}; {machine['system']}; Python {machine['python']}; {versions}."
+    versions = ", ".join(f"{name} {version}" for name, version in machine["packages"].items())
+    load = "" if machine["load_1min"] is None else f", load {machine['load_1min']} before"
+    hardware = f"{machine['cpu']}, {machine['physical_cores']} cores{load}"
+    return f"{hardware}; {machine['system']}; Python {machine['python']}, {machine['blas']}, {versions}."
 
 
 def section(name: str) -> str:

@@ -1,7 +1,7 @@
 """PyTorch, eager: runs the module that a bundle was exported from; see `worker.py` for the contract of an adapter.
 
 The bundle's manifest.json names the module: an architecture and a preset, or the user's own factory. Its parameters
-are those of the seed, of the checkpoint in `options["extra"]["weights"]`, or of the model itself where the manifest says
+are those of the seed, of the checkpoint in extra["weights"], or of the model itself where the manifest says
 that its initializers are the module's parameters. onnx_arch is the copy that this file lies in, whatever interpreter
 runs it: unlike other adapters, this one needs what onnx_arch needs.
 """
