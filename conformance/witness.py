@@ -19,6 +19,9 @@ ACCEPTED_RATIO = 8.0
 """A value is accepted within 8 deviations of the random walk that its own summands make in some order: a normal
 variable is beyond with probability 10^−15."""
 
+OBSERVED_RATIO = 4.0
+"""A value is accepted within four times the error that a plain float32 loop over its own summands really makes."""
+
 ACCEPTED_FLOOR = 8.0
 """Half-units that are always accepted of a sum."""
 
@@ -60,7 +63,9 @@ class SummandWitness:
             deviation, error = _float32_sum(order)
             walk = np.maximum(walk, deviation / unit)
             seen = np.maximum(seen, error / unit)
-        accepted = np.maximum(ACCEPTED_FLOOR, np.maximum(ACCEPTED_RATIO * walk, 4 * seen))
+        # Roundings of like summands are correlated, and where they fall is luck: the level of all suspects counts too.
+        level = np.maximum(seen, float(np.sqrt(np.mean(seen**2))))
+        accepted = np.maximum(ACCEPTED_FLOOR, np.maximum(ACCEPTED_RATIO * walk, OBSERVED_RATIO * level))
         return _compare(z, accepted, f"sums in {len(ORDERS)} orders in float32")
 
 
