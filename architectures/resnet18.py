@@ -88,7 +88,7 @@ def resnet_graphs(config: ResNetConfig) -> tuple[GraphSpec, ...]:
         Axis("height", size, sweep=sides, dynamic=False),
         Axis("width", size, sweep=sides, dynamic=False),
     )
-    preprocessing = imagenet_preprocessing("image", size)
+    preprocessing = imagenet_preprocessing(size)
     return (GraphSpec("resnet18", (image,), (logits,), axes, image_preprocessing=preprocessing),)
 
 

@@ -75,33 +75,32 @@ class Port:
 
 @dataclass(frozen=True)
 class ImagePreprocessing:
-    """How a photograph becomes an input tensor.
+    """How a photograph becomes the input of a graph that has one: resized (bilinear), cropped, in [0, 1], normalised.
 
     Attributes:
-        input: name of the input.
-        resize: length of the shorter side after resizing.
-        crop: height and width cut from the centre.
-        mean: subtracted per channel, of values in [0, 1].
+        resize: length of the shorter side after resizing, in pixels.
+        crop: height and width cut from the centre, in pixels.
+        mean: subtracted per channel (RGB).
         std: divided by per channel.
-        interpolation: filter of the resize.
-        layout: order of dims.
-        color: order of channels.
     """
 
-    input: str
     resize: int
     crop: int
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
-    interpolation: str = "bilinear"
-    layout: str = "NCHW"
-    color: str = "RGB"
 
 
-def imagenet_preprocessing(image: str, image_size: int) -> ImagePreprocessing:
+def imagenet_preprocessing(image_size: int) -> ImagePreprocessing:
     """The evaluation transform of ImageNet models: resize to 256, crop 224, normalise; scaled to other sizes."""
     resize = image_size * 256 // 224
-    return ImagePreprocessing(image, resize, image_size, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    return ImagePreprocessing(resize, image_size, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+
+
+@dataclass(frozen=True)
+class Literal:
+    """A constant argument that is itself a string, among input names."""
+
+    value: str
 
 
 @dataclass(frozen=True)
@@ -113,7 +112,8 @@ class GraphSpec:
         inputs: in the order of the graph.
         outputs: in the order in which the module's results flatten.
         axes: every axis that the ports name.
-        arguments: the positional arguments of `forward` as a nest of input names; None is one per input, in order.
+        arguments: the positional arguments of `forward` as a nest whose strings are input names and whose other leaves
+            are constants (`Literal` holds a string that is one); None is one per input, in order.
         keywords: its keyword arguments, likewise.
         part: from the built module to the one whose `forward` this graph is; None is the module itself.
         image_preprocessing: where an input is a photograph.

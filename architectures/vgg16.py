@@ -70,7 +70,7 @@ def vgg_graphs(config: VGGConfig) -> tuple[GraphSpec, ...]:
     """
     image = Port("image", ("batch", 3, config.image_size, config.image_size))
     logits = Port("logits", ("batch", config.num_classes))
-    preprocessing = imagenet_preprocessing("image", config.image_size)
+    preprocessing = imagenet_preprocessing(config.image_size)
     axes = (Axis("batch", 2, sweep=(1, 2, 3)),)
     return (GraphSpec("vgg16", (image,), (logits,), axes, image_preprocessing=preprocessing),)
 

@@ -123,7 +123,7 @@ class _Tensor:
         array = np.ascontiguousarray(self.tensor.numpy())
         if array.nbytes != self.tensor.nbytes:  # types of less than eight bits are packed
             return memoryview(self.tensor.tobytes())
-        return memoryview(array.reshape(-1).view(np.uint8))
+        return array.reshape(-1).view(np.uint8).data
 
 
 def _without_initializers(model: ir.Model) -> onnx.ModelProto:
@@ -144,7 +144,7 @@ def _tag(field: int, length: int) -> bytes:
 
 def _varint(value: int) -> bytes:
     groups = bytearray()
-    while value > 0x7F:  # noqa: PLR2004 - seven bits a group
+    while value > 0x7F:
         groups.append(value & 0x7F | 0x80)
         value >>= 7
     return bytes((*groups, value))

@@ -1,0 +1,103 @@
+"""What a bundle's manifest says, from an export and its proof; pure functions."""
+
+from __future__ import annotations
+
+import math
+import platform
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+from importlib.metadata import version
+from typing import Any
+
+from .. import __version__
+from ..architectures.specification import GraphSpec
+from .bundle import MODEL, TEST_DATA
+from .proof import GraphProof, Standing, Trial
+from .provenance import unused_parameters
+from .proving import Exported
+from .serialization import WrittenFile
+from .sweep import classify_dims
+
+PACKAGES = ("torch", "onnx", "onnxscript", "onnx-ir", "onnxruntime", "numpy", "ml_dtypes")
+
+
+def versions() -> dict[str, str]:
+    """Versions of everything that makes an export what it is."""
+    return {"onnx-arch": __version__, "python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
+
+
+def describe_files(files: Iterable[WrittenFile]) -> dict[str, Any]:
+    """SHA-256 and size of every file, by its path in the bundle."""
+    return {file.name: {"sha256": file.sha256, "size_bytes": file.size_bytes} for file in files}
+
+
+def describe_graph(exported: Exported, proof: GraphProof, folder: str) -> dict[str, Any]:
+    """One graph: its ports, dims, parameters and verdict.
+
+    Args:
+        exported: the graph.
+        proof: its proof.
+        folder: "" or the path of its folder in the bundle, ending in "/".
+    """
+    spec, trace = exported.spec, exported.trace
+    first = exported.cases[0]
+    tested = [shape.sizes for shape in proof.shapes if shape.graph.standing is Standing.PASSED]
+    entry: dict[str, Any] = {
+        "name": spec.name,
+        "model": folder + MODEL,
+        "test_data": folder + TEST_DATA,
+        "inputs": [_port(name, array, trace.dims[name]) for name, array in first.feeds.items()],
+        "outputs": [_port(name, array, trace.dims[name]) for name, array in first.stored.items()],
+        "dims": classify_dims(spec, trace.dims, tested),
+        "refused": [{"sizes": dict(sizes), "reason": reason} for sizes, reason in proof.refused],
+        "initializers": {name: asdict(origin) for name, origin in trace.origins.items() if origin.parameters},
+        "unused_parameters": unused_parameters(trace.parameters, trace.origins),
+        "proof": {"translation": proof.translation, "onnxruntime": proof.runtime, "shapes": len(proof.shapes)},
+    }
+    return entry
+
+
+def _port(name: str, array: Any, dims: Any) -> dict[str, Any]:
+    return {"name": name, "dtype": array.dtype.name, "shape": list(dims)}
+
+
+def describe_image(graphs: Iterable[GraphSpec]) -> dict[str, Any]:
+    """How a photograph becomes the input, where one does."""
+    found = [spec.image_preprocessing for spec in graphs if spec.image_preprocessing is not None]
+    return {"image_preprocessing": asdict(found[0])} if found else {}
+
+
+def describe_proof(proof: GraphProof) -> dict[str, Any]:
+    """The figures of a proof, for the record."""
+    shapes = [
+        {"sizes": dict(shape.sizes), "translation": _trial(shape.graph), "onnxruntime": _trial(shape.runtime)}
+        for shape in proof.shapes
+    ]
+    divergence = None if proof.divergence is None else asdict(proof.divergence)
+    return {"graph": proof.graph, "shapes": shapes, "divergence": divergence}
+
+
+def _trial(trial: Trial) -> dict[str, Any]:
+    outputs = [{key: _finite(value) for key, value in asdict(item).items()} for item in trial.comparisons]
+    return {"standing": trial.standing, "outputs": outputs, "message": trial.message}
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no NaN and no infinity."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def problems(proof: GraphProof) -> list[str]:
+    """One line per thing that is not green: which output, where, by how much, and why it was not judged."""
+    lines = []
+    for shape in proof.shapes:
+        for trial in (shape.graph, shape.runtime):
+            lines += [f"{_where(shape.sizes)}{trial.standing}: {trial.message}"] if trial.message else []
+            wrong = [item for item in trial.comparisons if item.standing is not Standing.PASSED]
+            lines += [f"{_where(shape.sizes)}output {item.output}: {item.message}" for item in wrong]
+    lines += [proof.divergence.message] if proof.divergence is not None else []
+    return list(dict.fromkeys(lines))
+
+
+def _where(sizes: Mapping[str, int]) -> str:
+    return f"at {', '.join(f'{name}={size}' for name, size in sizes.items())}: " if sizes else ""

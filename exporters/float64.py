@@ -1,0 +1,106 @@
+"""Run PyTorch code in float64 whatever dtypes it names, and the traced program node by node.
+
+`module.double()` is not enough: `x.float()`, `torch.arange(n, dtype=torch.float32)` and tensors that a module holds as
+plain attributes stay in float32 and hide, or cause, differences of that size. So every operation is intercepted, and
+every narrower floating-point type in its arguments widened.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch.export.graph_signature import InputKind
+from torch.fx import Interpreter, Node
+from torch.utils import _pytree as pytree
+from torch.utils._python_dispatch import TorchDispatchMode
+
+NARROW = frozenset({torch.float32, torch.float16, torch.bfloat16})
+
+
+class Widening(TorchDispatchMode):
+    """Replaces narrower floating-point types by float64 in the arguments and results of every operation."""
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        wide_args, wide_kwargs = pytree.tree_map(widened, args), pytree.tree_map(widened, kwargs or {})
+        result = func(*wide_args, **wide_kwargs)
+        return result if func._schema.is_mutable else pytree.tree_map(widened, result)
+
+
+def widened(value: Any) -> Any:
+    """float64 in place of a narrower floating-point tensor or dtype; anything else as it is."""
+    if isinstance(value, torch.Tensor) and value.dtype in NARROW:
+        return value.double()
+    return torch.float64 if isinstance(value, torch.dtype) and value in NARROW else value
+
+
+@contextmanager
+def float64_everywhere() -> Iterator[None]:
+    """Inside, torch computes in float64, without gradients."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        with torch.no_grad(), Widening():
+            yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+def run_float64(module: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+    """What `module` returns when every operation is done in float64.
+
+    Args:
+        module: its parameters may have been widened already; those that were not are, at every use.
+        args: nest of tensors and constants.
+        kwargs: likewise.
+    """
+    args, kwargs = pytree.tree_map(widened, (tuple(args), dict(kwargs)))
+    with float64_everywhere():
+        return module(*args, **kwargs)
+
+
+class Recorder(Interpreter):
+    """Runs a traced graph and keeps the values of chosen nodes."""
+
+    def __init__(self, module: torch.fx.GraphModule, names: frozenset[str]) -> None:
+        super().__init__(module)
+        self.names = names
+        self.values: dict[str, torch.Tensor] = {}
+
+    def run_node(self, n: Node) -> Any:
+        """Run a node; keep what it gave if asked for."""
+        result = super().run_node(n)
+        if n.name in self.names and isinstance(result, torch.Tensor):
+            self.values[n.name] = result
+        return result
+
+
+def record_float64(
+    program: torch.export.ExportedProgram, inputs: Sequence[Any], names: frozenset[str]
+) -> dict[str, torch.Tensor]:
+    """Values of the named nodes of a traced program, run in float64.
+
+    Args:
+        program: its state may have been widened already.
+        inputs: the leaves of the positional and keyword arguments, in order.
+        names: of FX nodes.
+
+    Returns:
+        Tensor by node name, float64 where floating-point; nodes that gave no tensor are left out.
+    """
+    recorder = Recorder(program.graph_module, names)
+    flat = pytree.tree_map(widened, list(_placeholders(program, iter(inputs))))
+    with float64_everywhere():
+        recorder.run(*flat)
+    return recorder.values
+
+
+def _placeholders(program: torch.export.ExportedProgram, inputs: Iterator[Any]) -> Iterator[Any]:
+    """The value of every placeholder of the traced graph: state by its name, user inputs in order."""
+    state = {**program.constants, **program.state_dict}
+    for spec in program.graph_signature.input_specs:
+        yield next(inputs) if spec.kind is InputKind.USER_INPUT else state[spec.target or ""]

@@ -1,0 +1,211 @@
+"""Prove a written graph: at every swept shape, graph in float64 and ONNX Runtime against the module in float64."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from ..architectures.specification import GraphSpec
+from ..errors import (
+    CrashedError,
+    HungError,
+    InvalidInputError,
+    MissingKernelError,
+    RaisedByRuntimeError,
+    RuntimeFailure,
+    RuntimeUnavailableError,
+    UnsupportedByRuntimeError,
+)
+from ..graphs.evaluation import evaluate_model
+from ..graphs.loading import load_model
+from ..graphs.model import Model
+from ..runtimes.process import open_session
+from ..runtimes.session import RuntimeOptions, Session
+from .calling import arguments, result_arrays
+from .divergence import find_divergence
+from .float64 import run_float64
+from .proof import Comparison, Divergence, GraphProof, ShapeProof, Standing, Trial, compare, worst
+from .provenance import COMPUTED
+from .rounding import rounding_spread, translation_spread
+from .translation import Trace
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One swept shape: axis sizes, stored inputs, and what the module gave for them in the stored type."""
+
+    sizes: Mapping[str, int]
+    feeds: Mapping[str, Array]
+    stored: Mapping[str, Array]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A graph's outputs in float64, and how far rounding at every node moves them."""
+
+    outputs: dict[str, Array]
+    rounding: dict[str, Array]
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A graph that was written, with all that its proof needs.
+
+    Attributes:
+        spec: its ports and axes.
+        module: whose `forward` it is.
+        trace: what ties it to the module.
+        path: the .onnx file.
+        cases: what it is tried on.
+        refused: swept sizes that the module itself refused, with its reason.
+    """
+
+    spec: GraphSpec
+    module: nn.Module
+    trace: Trace
+    path: Path
+    cases: Sequence[Case]
+    refused: tuple[tuple[Mapping[str, int], str], ...]
+
+    @property
+    def rounded(self) -> frozenset[str]:
+        """Initializers that were computed at export."""
+        return frozenset(name for name, origin in self.trace.origins.items() if origin.transform == COMPUTED)
+
+    @property
+    def folded(self) -> bool:
+        """Whether parameters went into constants that were computed at export."""
+        origins = self.trace.origins.values()
+        return any(origin.transform == COMPUTED and origin.operators for origin in origins)
+
+
+def prove(exported: Exported, say: Callable[[str], None]) -> GraphProof:
+    """Try a written graph on all its cases.
+
+    Args:
+        exported: its module may have been widened to float64 already.
+        say: told what is tried next.
+    """
+    model = load_model(exported.path)
+    session, failure = _open(exported.path)
+    shapes: list[ShapeProof] = []
+    try:
+        for case in exported.cases:
+            say(f"proving {exported.spec.name} at {sizes_text(case.sizes)}")
+            shapes.append(_prove_case(exported, model, case, session, failure))
+    finally:
+        if session is not None:
+            session.close()
+    return GraphProof(exported.spec.name, tuple(shapes), exported.refused, _divergence(exported, model, shapes))
+
+
+def sizes_text(sizes: Mapping[str, int]) -> str:
+    """`batch=2, height=224`; "its only shape" without axes."""
+    return ", ".join(f"{name}={size}" for name, size in sizes.items()) or "its only shape"
+
+
+def _prove_case(
+    exported: Exported, model: Model, case: Case, session: Session | None, failure: Trial | None
+) -> ShapeProof:
+    reference = module_float64(exported, case)
+    try:
+        clean = evaluate_model(model, case.feeds)
+        rounding = rounding_spread(model, case.feeds, clean, seed=0)
+        graph = _judge_graph(exported, model, case, reference, Evaluation(clean, rounding))
+    except MissingKernelError as error:
+        graph = Trial(Standing.UNJUDGED, message=f"the oracle cannot evaluate the graph: {error}")
+        rounding = {name: np.zeros(value.shape) for name, value in reference.items()}
+    except InvalidInputError as error:
+        graph = Trial(Standing.ERRORED, message=f"the graph cannot be evaluated where the module can: {error}")
+        rounding = {name: np.zeros(value.shape) for name, value in reference.items()}
+    runtime = failure if session is None else _judge_runtime(session, case, reference, rounding)
+    return ShapeProof(case.sizes, graph, runtime or Trial(Standing.UNJUDGED, message="ONNX Runtime was not asked"))
+
+
+def module_float64(exported: Exported, case: Case) -> dict[str, Array]:
+    """What the module gives in float64, by output name."""
+    args, kwargs = arguments(exported.spec, case.feeds)
+    return result_arrays(exported.spec, run_float64(exported.module, args, kwargs))
+
+
+def _judge_graph(
+    exported: Exported, model: Model, case: Case, reference: Mapping[str, Array], evaluation: Evaluation
+) -> Trial:
+    clean = evaluation.outputs
+    allowed = translation_spread(model, case.feeds, clean, exported.rounded, evaluation.rounding)
+    comparisons = [_declared_dtype(model, case, name) for name in reference]
+    for name, wanted in reference.items():
+        control = case.stored[name] if exported.folded else None
+        comparisons.append(compare(name, clean[name], wanted, allowed[name], control))
+    return _trial([comparison for comparison in comparisons if comparison is not None])
+
+
+def _declared_dtype(model: Model, case: Case, name: str) -> Comparison | None:
+    """The output's declared type, if it is not what the module gives."""
+    declared = next(spec.dtype for spec in model.graph.outputs if spec.name == name)
+    given = case.stored[name].dtype
+    if declared is None or declared == given:
+        return None
+    return Comparison(name, Standing.FAILED, message=f"the graph declares {declared}, the module gives {given}")
+
+
+def _judge_runtime(
+    session: Session, case: Case, reference: Mapping[str, Array], rounding: Mapping[str, Array]
+) -> Trial:
+    try:
+        outputs = session.run(case.feeds)
+    except RuntimeFailure as error:
+        return _failed_trial(error)
+    comparisons = []
+    for name, wanted in reference.items():
+        stored = case.stored[name]
+        if outputs[name].dtype != stored.dtype:
+            note = f"ONNX Runtime gives {outputs[name].dtype}, the module {stored.dtype}"
+            comparisons.append(Comparison(name, Standing.FAILED, message=note))
+        else:
+            comparisons.append(compare(name, outputs[name], wanted, rounding[name], stored, what="ONNX Runtime"))
+    return _trial(comparisons)
+
+
+def _trial(comparisons: Sequence[Comparison]) -> Trial:
+    return Trial(worst([comparison.standing for comparison in comparisons]), tuple(comparisons))
+
+
+def _open(path: Path) -> tuple[Session | None, Trial | None]:
+    """ONNX Runtime with the graph loaded, or how it failed to."""
+    try:
+        return open_session(path, RuntimeOptions()), None
+    except RuntimeFailure as error:
+        return None, _failed_trial(error)
+
+
+_STANDINGS: tuple[tuple[type[RuntimeFailure], Standing], ...] = (
+    (UnsupportedByRuntimeError, Standing.UNSUPPORTED),
+    (RuntimeUnavailableError, Standing.UNJUDGED),
+    (CrashedError, Standing.CRASHED),
+    (HungError, Standing.HUNG),
+    (RaisedByRuntimeError, Standing.ERRORED),
+)
+
+
+def _failed_trial(error: RuntimeFailure) -> Trial:
+    standing = next((standing for kind, standing in _STANDINGS if isinstance(error, kind)), Standing.ERRORED)
+    return Trial(standing, message=f"ONNX Runtime: {error}")
+
+
+def _divergence(exported: Exported, model: Model, shapes: Sequence[ShapeProof]) -> Divergence | None:
+    """Where a wrong graph goes wrong, looked for at the first shape that shows it."""
+    failed = (
+        case
+        for case, shape in zip(exported.cases, shapes, strict=True)
+        if shape.graph.standing is Standing.FAILED and shape.graph.comparisons
+    )
+    case = next(failed, None)
+    return None if case is None else find_divergence(model, exported.trace, exported.spec, case.feeds)

@@ -1,0 +1,91 @@
+"""How far rounding can move the outputs of a graph: the scales by which a translation is judged."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from ..graphs.evaluation import evaluate_model
+from ..graphs.model import Model
+from ..operators.storage import float_format, is_float
+
+Array = np.ndarray[Any, np.dtype[Any]]
+Outputs = dict[str, Array]
+
+SAMPLES = 3
+"""Perturbed runs a spread is estimated from."""
+
+FLOAT32_BITS = 23
+
+
+def rounding_spread(model: Model, feeds: Mapping[str, Array], clean: Outputs, seed: int) -> Outputs:
+    """Deviation of every output element when every node rounds to its stored type.
+
+    Args:
+        model: the graph.
+        feeds: its inputs.
+        clean: its outputs in float64.
+        seed: of the perturbations.
+    """
+    runs = (evaluate_model(model, feeds, noise=np.random.default_rng([seed, sample])) for sample in range(SAMPLES))
+    return _deviation(clean, runs)
+
+
+def translation_spread(
+    model: Model, feeds: Mapping[str, Array], clean: Outputs, rounded: frozenset[str], rounding: Outputs
+) -> Outputs:
+    """Deviation of every output element from what the translation alone may have rounded.
+
+    In float32 and float64 that is `rounding` itself. In narrower types rounding everywhere would hide a wrong operator,
+    and nothing but constants was rounded: so each of them is moved by its own last place, and the rest of the scale is
+    what `rounding` would be in float32, where the smaller constants live (attributes such as epsilon).
+
+    Args:
+        model: the graph.
+        feeds: its inputs.
+        clean: its outputs in float64.
+        rounded: initializers that were computed at export.
+        rounding: of `rounding_spread`.
+    """
+    bits = [float_format(t.dtype).fraction_bits for t in model.graph.initializers.values() if is_float(t.dtype)]
+    bits += [
+        float_format(s.dtype).fraction_bits for s in model.graph.inputs if s.dtype is not None and is_float(s.dtype)
+    ]
+    narrowest = min(bits, default=FLOAT32_BITS)
+    if narrowest >= FLOAT32_BITS:
+        return rounding
+    runs = (evaluate_model(_moved(model, rounded, sample), feeds) for sample in range(SAMPLES))
+    constants = _deviation(clean, runs)
+    factor = 2.0 ** (narrowest - FLOAT32_BITS)
+    return {name: np.hypot(constants[name], rounding[name] * factor) for name in clean}
+
+
+def _moved(model: Model, rounded: frozenset[str], sample: int) -> Model:
+    """The model with each rounded constant moved within its last place."""
+    rng = np.random.default_rng([sample, len(rounded)])
+    initializers = dict(model.graph.initializers)
+    for name in sorted(rounded & initializers.keys()):
+        tensor = initializers[name]
+        if is_float(tensor.dtype):
+            step = 2.0 ** -(float_format(tensor.dtype).fraction_bits + 1)
+            initializers[name] = tensor.astype(np.float64) * (1 + step * rng.uniform(-1, 1, tensor.shape))
+    return replace(model, graph=replace(model.graph, initializers=initializers))
+
+
+def _deviation(clean: Outputs, runs: Any) -> Outputs:
+    """Root mean square of (run − clean) per element; 1 where anything but a float ever differs."""
+    total = {name: np.zeros(value.shape) for name, value in clean.items()}
+    for run in runs:
+        for name, value in clean.items():
+            total[name] += _squared(run[name], value)
+    return {name: np.sqrt(value / SAMPLES) for name, value in total.items()}
+
+
+def _squared(moved: Array, clean: Array) -> Array:
+    if clean.dtype.kind != "f" or moved.shape != clean.shape:
+        return np.broadcast_to(np.asarray(moved.shape != clean.shape or moved != clean, np.float64), clean.shape)
+    with np.errstate(invalid="ignore"):
+        return np.nan_to_num(moved - clean, nan=0.0, posinf=0.0, neginf=0.0) ** 2

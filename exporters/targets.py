@@ -1,0 +1,45 @@
+"""What can be exported to: element types and opsets; known without torch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+from ..errors import InvalidArgumentError
+
+DTYPES = ("float32", "float16", "bfloat16", "float64")
+"""Floating-point types that a module can be exported in."""
+
+OLDEST_OPSET = 18
+NEWEST_OPSET = 25
+"""torch.onnx has translations of its own for these; outside it keeps another opset in silence."""
+
+DEFAULT_OPSET = 20
+"""The first opset with `Gelu`, and read by every ONNX Runtime since 1.17. From 23 on attention becomes one `Attention`
+node, which on ONNX Runtime's CPU was measured slower than the decomposed form: nobody gets it without asking."""
+
+
+def numpy_dtype(name: str) -> np.dtype[Any]:
+    """The NumPy (or `ml_dtypes`) dtype of that name.
+
+    Raises:
+        InvalidArgumentError: no such dtype.
+    """
+    try:
+        return np.dtype(getattr(ml_dtypes, name) if hasattr(ml_dtypes, name) else name)
+    except TypeError:
+        raise InvalidArgumentError(f"no dtype {name!r}; known are float32, float16, bfloat16, int64, bool, …") from None
+
+
+def check_target(dtype: str | None, opset: int | None) -> None:
+    """Refuse a type or opset that a module cannot be exported to; None leaves the choice open.
+
+    Raises:
+        InvalidArgumentError: not one of `DTYPES`, or an opset out of range.
+    """
+    if dtype is not None and dtype not in DTYPES:
+        raise InvalidArgumentError(f"dtype {dtype!r}; allowed are {', '.join(DTYPES)}")
+    if opset is not None and not OLDEST_OPSET <= opset <= NEWEST_OPSET:
+        raise InvalidArgumentError(f"opset {opset}; allowed are {OLDEST_OPSET} to {NEWEST_OPSET}")
