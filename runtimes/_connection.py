@@ -6,7 +6,6 @@ import contextlib
 import math
 import os
 import re
-import subprocess
 import threading
 import weakref
 from collections.abc import Iterator, Mapping
@@ -38,10 +37,13 @@ _FAILURES: dict[str, type[OnnxArchError]] = {
 }
 _CLOSE_LIMIT_S = 5.0
 _LONGEST_MESSAGE = 2000
-_FOREIGN_PATHS = (
-    (re.compile(r"[^\s'\"(]*/(onnxruntime/\S+\.(?:cc|cpp|cu|cuh|h)\b)"), r"\1"),  # where the runtime was compiled
+_FOREIGN = (
+    # ONNX Runtime: the C++ function that threw, before what it says
+    (re.compile(r"(?:[^\s'\"(]*/)?onnxruntime/\S+\.(?:cc|cpp|cu|cuh|h):\d+ [^)]*\)(?: const)?:? (?=\S)"), ""),
+    (re.compile(r"[^\s'\"(]*/(onnxruntime/\S+\.(?:cc|cpp|cu|cuh|h)\b)"), r"\1"),  # where it was compiled
     (re.compile(r"[^\s'\"(]*/(?:site|dist)-packages/"), ""),
 )
+"""What is left out of messages, besides the folders of this machine."""
 
 Answer = tuple[dict[str, Any], dict[str, Any]]
 
@@ -151,9 +153,7 @@ class Connection:
 
     def _bury(self) -> NoReturn:
         """Say why the worker does not answer any more."""
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self.process.popen.wait(_CLOSE_LIMIT_S)
-        gone = self.process.popen.returncode is not None
+        gone = self.process.wait(_CLOSE_LIMIT_S)
         self._end()
         if self._hung_after_s is not None:
             self._failure = HungError(f"no answer within {self._hung_after_s:g} s")
@@ -167,7 +167,7 @@ class Connection:
         line = next((line for line in message.splitlines() if line.strip()), "").strip()
         for path in sorted(self._hidden, key=len, reverse=True):
             line = line.replace(path, self._hidden[path])
-        for pattern, replacement in _FOREIGN_PATHS:
+        for pattern, replacement in _FOREIGN:
             line = pattern.sub(replacement, line)
         return line if len(line) <= _LONGEST_MESSAGE else line[:_LONGEST_MESSAGE] + " …"
 

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections import deque
 from pathlib import Path
 from typing import IO
@@ -23,6 +24,7 @@ _PIPE_BYTES = 1 << 20
 _LOG_BYTES = 1 << 20
 _READ_BYTES = 1 << 16
 _JOIN_LIMIT_S = 2.0
+_POLL_S = 0.002
 
 
 def interpreter(python: str | None) -> str:
@@ -98,6 +100,15 @@ class Launched:
         if not hasattr(os, "waitid"):
             return self.popen.poll() is not None
         return os.waitid(os.P_PID, self.popen.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+
+    def wait(self, limit_s: float) -> bool:
+        """Wait until the process has ended, but not longer than `limit_s`; whether it has."""
+        deadline = time.monotonic() + limit_s
+        while not self.ended():
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(_POLL_S)
+        return True
 
     def kill(self) -> None:
         """End the process and whatever it started, close the pipes, remove the scratch folder; safe to call twice."""

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import json
 import struct
+import sys
 from typing import Any, Callable  # noqa: UP035 - Python 3.8 cannot subscript the one of collections.abc
 
 import numpy as np
@@ -103,7 +104,7 @@ class Encoder:
             return self._describe_bits(name, np.asarray(array, order="C").view(RAW_DTYPES[name]))
         if name not in NUMPY_DTYPES:
             raise TypeError(f"a tensor of dtype {array.dtype} is not one that ONNX has")
-        return self._describe_bits(name, np.asarray(array, dtype=array.dtype.newbyteorder("<"), order="C"))
+        return self._describe_bits(name, np.asarray(array, dtype=_little_endian(name)))
 
     def _describe_bits(self, dtype: str, array: np.ndarray) -> dict[str, Any]:
         if array.size:
@@ -117,6 +118,11 @@ class Encoder:
         if blob:
             self.buffers.append(memoryview(blob))
         return {"dtype": "string", "shape": list(array.shape), "size": len(blob)}
+
+
+def _little_endian(dtype: str) -> np.dtype:
+    plain = np.dtype(dtype)
+    return plain if sys.byteorder == "little" else plain.newbyteorder("<")
 
 
 def _encode_string(item: Any) -> bytes:
@@ -189,7 +195,7 @@ class Channel:
         return self._bits(dtype, shape)
 
     def _bits(self, dtype: str, shape: tuple[int, ...]) -> np.ndarray:
-        array = np.empty(shape, dtype=np.dtype(dtype).newbyteorder("<"))
+        array = np.empty(shape, dtype=_little_endian(dtype))
         if array.size:
             self._take(array.reshape(-1).view(np.uint8).data)
         return array

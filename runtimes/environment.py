@@ -26,13 +26,20 @@ def describe() -> dict[str, Any]:
     """
     return {
         "python": platform.python_version(),
-        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
+        "system": f"{platform.system()} {kernel_version()} {platform.machine()}",
         "packages": package_versions(),
         "cpu": cpu_name(),
         "cores": cores(),
         "memory_bytes": memory_bytes(),
         "blas": blas_name(),
     }
+
+
+def kernel_version() -> str:
+    """Numbers of the kernel's release; what follows them may name a machine."""
+    release = platform.release()
+    numbers = re.match(r"\d+(?:\.\d+)*", release)
+    return numbers.group() if numbers is not None else release
 
 
 def package_versions() -> dict[str, str]:
@@ -74,7 +81,8 @@ def blas_name() -> str | None:
     import numpy as np  # noqa: PLC0415, F401 - loads the library that is asked about
     from threadpoolctl import threadpool_info  # noqa: PLC0415 - only where it is asked for
 
-    for library in threadpool_info():
-        if library.get("user_api") == "blas":
-            return f"{library['internal_api']} {library['version']}, {library['num_threads']} threads"
-    return None
+    libraries = [library for library in threadpool_info() if library.get("user_api") == "blas"]
+    libraries.sort(key=lambda library: "numpy" not in library["filepath"])  # torch may bring another
+    if not libraries:
+        return None
+    return f"{libraries[0]['internal_api']} {libraries[0]['version']}, {libraries[0]['num_threads']} threads"

@@ -81,6 +81,7 @@ UNSUPPORTED = (
     "is under development and support for this is limited",
     "No Op registered for",
     "is not currently registered or supported",
+    "Invalid tensor data type",
 )
 """What ONNX Runtime says when it does not implement an operator, a type, an IR version or an opset."""
 
