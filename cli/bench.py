@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..errors import InvalidArgumentError, UnknownEntryError
+from ..errors import ExportError, InvalidArgumentError, UnknownEntryError
 from .terminal import STANDARD_OUTPUT, ExitStatus, get_console, get_output, json_lines, progress
 
 if TYPE_CHECKING:
@@ -124,21 +124,33 @@ def find_models(word: str, preset: str, seed: int, temporary: ExitStack) -> list
 
     path = Path(word)
     if path.exists():
-        return [path]
+        return models_in(path)
     if word in listings():
         folder = Path(temporary.enter_context(tempfile.TemporaryDirectory(prefix="onnx-arch-")))
-        return export_to(folder, word, preset, seed)
+        return models_in(export_to(folder, word, preset, seed))
     if path.suffix or len(path.parts) > 1:
         return [path]  # loading says what is wrong with it
     raise UnknownEntryError(f"{word}: no such file, and no such architecture; there are {', '.join(listings())}")
 
 
-def export_to(folder: Path, name: str, preset: str, seed: int) -> list[Path]:
-    """Export an architecture; one bundle, or one per graph."""
+def models_in(path: Path) -> list[Path]:
+    """The model itself, or the models of a bundle with several graphs."""
+    several = sorted(path.glob("*/model.onnx")) if path.is_dir() and not (path / "model.onnx").exists() else []
+    return several or [path]
+
+
+def export_to(folder: Path, name: str, preset: str, seed: int) -> Path:
+    """Export an architecture; returns its bundle.
+
+    Raises:
+        ExportError: the export is wrong.
+    """
     from ..exporters.export import export_architecture  # noqa: PLC0415 - imports torch
 
-    export_architecture(name, folder, preset=preset, seed=seed)
-    return [folder / name]
+    bundle = export_architecture(name, folder, preset=preset, seed=seed)
+    if not bundle.written:
+        raise ExportError(f"{name}: the exported graph does not compute what the module does: see onnx-arch export")
+    return bundle.path
 
 
 def _measure(jobs: Sequence[Job], pace: Pace, json: str | None, html: Path | None, quiet: bool) -> ExitStatus:

@@ -203,17 +203,32 @@ def test_bad_request_exits_2_with_one_line_and_measures_nothing(bench, model, mo
 def test_architecture_by_name_is_exported_at_its_preset_and_measured(bench, model, monkeypatch) -> None:
     asked = []
 
-    def export(folder: Path, name: str, preset: str, seed: int) -> list[Path]:
+    def export(folder: Path, name: str, preset: str, seed: int) -> Path:
         asked.append((name, preset, seed))
         (folder / name).mkdir()
         (folder / name / "model.onnx").write_bytes(model.read_bytes())
-        return [folder / name]
+        return folder / name
 
     monkeypatch.setattr(command, "export_to", export)
     status, rows, _, _ = bench("mlp", "--preset", "tiny", "--seed", 3)
     assert status == 0
     assert asked == [("mlp", "tiny", 3)]
     assert rows[1]["model"] == "mlp"
+
+
+def test_bundle_of_several_graphs_gives_a_row_for_each(bench, model, tmp_path) -> None:
+    for name in ("encoder", "decoder"):
+        (tmp_path / "bundle" / name).mkdir(parents=True)
+        (tmp_path / "bundle" / name / "model.onnx").write_bytes(model.read_bytes())
+    status, rows, _, _ = bench(tmp_path / "bundle")
+    assert status == 0
+    assert [row["model"] for row in rows[1:-1]] == ["decoder", "encoder"]
+
+
+def test_folder_without_a_model_is_refused(bench, tmp_path) -> None:
+    status, rows, _, err = bench(tmp_path)
+    assert (status, rows) == (2, [])
+    assert "model.onnx" in err
 
 
 def test_ctrl_c_keeps_the_rows_and_exits_2(bench, model, monkeypatch) -> None:
