@@ -8,11 +8,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from ..errors import InvalidArgumentError
+
+if TYPE_CHECKING:
+    import numpy as np
 
 FLOAT = "float"
 """dtype of a port that follows the dtype of the export."""
@@ -59,6 +60,8 @@ class Port:
 
     def draw(self, rng: np.random.Generator, shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray:
         """An example value of `shape`; `dtype` is the export's floating-point type."""
+        import numpy as np  # noqa: PLC0415 - listing the architectures does without
+
         stored = dtype if self.dtype == FLOAT else np.dtype(self.dtype)
         match self.values:
             case "normal":
@@ -142,7 +145,7 @@ class GraphSpec:
                 )
         return known | given
 
-    def example_inputs(self, *, seed: int = 0, dtype: Any = np.float32, **sizes: int) -> dict[str, np.ndarray]:
+    def example_inputs(self, *, seed: int = 0, dtype: Any = "float32", **sizes: int) -> dict[str, np.ndarray]:
         """Seeded inputs by name, at the axes' own sizes or those given (`batch=3`).
 
         Args:
@@ -153,6 +156,8 @@ class GraphSpec:
         Raises:
             InvalidArgumentError: an axis that the graph does not have.
         """
+        import numpy as np  # noqa: PLC0415 - listing the architectures does without
+
         rng = np.random.default_rng(seed)
         axes = self.sizes(**sizes)
         return {port.name: port.draw(rng, port.sizes(axes), np.dtype(dtype)) for port in self.inputs}

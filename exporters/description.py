@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import math
 import platform
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from typing import Any
 
 from .. import __version__
 from ..architectures.specification import GraphSpec
-from .bundle import MODEL, TEST_DATA
-from .proof import GraphProof, Standing, Trial
+from .bundle import MODEL, TEST_DATA, Bundle
+from .proof import LARGEST_RMS_Z, GraphProof, Standing, Trial
 from .provenance import unused_parameters
 from .proving import Exported
 from .serialization import WrittenFile
-from .sweep import classify_dims
+from .sweep import classify_dims, dims_text
 
 PACKAGES = ("torch", "onnx", "onnxscript", "onnx-ir", "onnxruntime", "numpy", "ml_dtypes")
 
@@ -100,4 +101,37 @@ def problems(proof: GraphProof) -> list[str]:
 
 
 def _where(sizes: Mapping[str, int]) -> str:
-    return f"at {', '.join(f'{name}={size}' for name, size in sizes.items())}: " if sizes else ""
+    return f"at {_sizes(sizes)}: " if sizes else ""
+
+
+def result_lines(bundle: Bundle) -> Iterator[str]:
+    """An export for a person: where it is, what is free, tied and frozen, how it was proved, what is not green."""
+    yield _head(bundle)
+    for entry, proof in zip(bundle.manifest["graphs"], bundle.proofs, strict=True):
+        name = f"{proof.graph}: " if len(bundle.proofs) > 1 else ""
+        yield from (f"  {name}{line}" for line in dims_text(entry["dims"]))
+        yield f"  {name}graph in float64 against the module: {_figures([shape.graph for shape in proof.shapes])}"
+        yield f"  {name}ONNX Runtime against the module: {_figures([shape.runtime for shape in proof.shapes])}"
+        yield from (f"  {name}not tried at {_sizes(sizes)}: the module says {why}" for sizes, why in proof.refused)
+        yield from (f"  {name}{line}" for line in problems(proof))
+
+
+def _head(bundle: Bundle) -> str:
+    content = bundle.manifest
+    made = f"opset {content['opset']}, {content['dtype']}, {content['parameters']:,} parameters"
+    if not bundle.written:
+        return f"{bundle.name}: WRONG, nothing was written ({made})"
+    size = sum(file["size_bytes"] for file in content["files"].values())
+    return f"{bundle.name}: {bundle.path} ({made}, {size:,} bytes)"
+
+
+def _figures(trials: Sequence[Trial]) -> str:
+    """`passed at 3 shapes, rms z at most 0.17 (allowed 8)`; every standing is counted and named."""
+    counts = Counter(trial.standing for trial in trials)
+    text = ", ".join(f"{standing} at {count} shape{'s' * (count > 1)}" for standing, count in counts.items())
+    figures = [item.rms_z for trial in trials for item in trial.comparisons if item.rms_z is not None]
+    return f"{text}; rms z at most {max(figures):.2g} (allowed {LARGEST_RMS_Z:g})" if figures else text
+
+
+def _sizes(sizes: Mapping[str, int]) -> str:
+    return ", ".join(f"{name}={size}" for name, size in sizes.items())

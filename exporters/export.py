@@ -35,7 +35,7 @@ from .proving import Case, Exported, prove
 from .serialization import WrittenFile, weight_bytes, write_bytes, write_model
 from .subject import Subject, architecture_subject, parameter_count
 from .sweep import swept_sizes, traced_sizes
-from .targets import DEFAULT_OPSET, check_target
+from .targets import DEFAULT_OPSET, bundle_name, check_target
 from .translation import Translations, translate
 
 Say = Callable[[str], None]
@@ -80,7 +80,7 @@ def export_architecture(  # noqa: PLR0913 - what a user may ask for
     request = Request(output_dir, opset or DEFAULT_OPSET, seed, external_data, say=say)
     asked: dict[str, Any] = {"dtype": dtype, "seed": seed, "weights": weights, "dynamic": dynamic, "inputs": inputs}
     build = partial(architecture_subject, name, preset=preset, **asked)
-    return _export(request, name, build, command_words(name, request, {"preset": preset, **asked}))
+    return _export(request, bundle_name(name), build, command_words(name, request, {"preset": preset, **asked}))
 
 
 def export_module(  # noqa: PLR0913 - what a user may ask for
@@ -123,7 +123,7 @@ def export_module(  # noqa: PLR0913 - what a user may ask for
     request = Request(output_dir, opset or DEFAULT_OPSET, seed, external_data, translations, say)
     asked: dict[str, Any] = {"dtype": dtype, "seed": seed, "weights": weights, "dynamic": dynamic, "inputs": inputs}
     words = command_words(Path(spec).name, request, asked)
-    return _export(request, spec.rpartition(":")[2], partial(module_subject, spec, **asked), words)
+    return _export(request, bundle_name(spec), partial(module_subject, spec, **asked), words)
 
 
 @dataclass(frozen=True)

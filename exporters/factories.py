@@ -25,7 +25,7 @@ from .arrays import to_numpy, torch_dtype
 from .calling import path_parts
 from .requests import BATCH, NOTHING_DYNAMIC, DimRequest, InputRequest, parse_dim, parse_input
 from .subject import Subject, fill_parameters, on_cpu
-from .targets import DTYPES
+from .targets import DTYPES, bundle_name
 
 SMALL = 16
 """Up to this size an axis is swept over single-digit sizes; above, over sizes near its own."""
@@ -81,7 +81,7 @@ def module_subject(  # noqa: PLR0913 - what a user may ask for
     call = _call(spec, made, requests)
     module = made.module.eval().cpu()
     module = module if dtype is None else module.to(torch_dtype(dtype))
-    name = str(source["factory"]).rpartition(":")[2]
+    name = bundle_name(spec)
     graph = _graph(name, call, dynamic)
     return Subject(name, module, (graph,), source, dtype or _floating_dtype(module), call.examples, origin)
 

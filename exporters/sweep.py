@@ -55,9 +55,8 @@ def classify_dims(
                 )
     symbols = {name: {dims[port][dim] for port, dim in found} for name, found in places.items()}
     axes = [_axis_entry(name, places[name], symbols, tested) for name in places]
-    frozen = {
-        f"{port}.{dim}": size for port, sizes in dims.items() for dim, size in enumerate(sizes) if size.__class__ is int
-    }
+    sized = ((port.name, dim, size) for port in spec.inputs for dim, size in enumerate(dims[port.name]))
+    frozen = {f"{port}.{dim}": size for port, dim, size in sized if isinstance(size, int)}
     return {"axes": axes, "frozen": frozen}
 
 

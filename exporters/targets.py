@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import ml_dtypes
@@ -31,6 +32,32 @@ def numpy_dtype(name: str) -> np.dtype[Any]:
         return np.dtype(getattr(ml_dtypes, name) if hasattr(ml_dtypes, name) else name)
     except TypeError:
         raise InvalidArgumentError(f"no dtype {name!r}; known are float32, float16, bfloat16, int64, bool, …") from None
+
+
+def bundle_name(subject: str) -> str:
+    """The name of a subject's bundle: the architecture's, or that of the factory in `path/to/file.py:factory`.
+
+    Raises:
+        InvalidArgumentError: a file without a factory, or no name.
+    """
+    name = subject.rpartition(":")[2]
+    if not name or name.endswith(".py") or "/" in name or name in (".", ".."):
+        raise InvalidArgumentError(
+            f"{subject!r}; allowed are an architecture, path/to/file.py:factory and package.module:factory"
+        )
+    return name
+
+
+def check_names(subjects: Sequence[str]) -> None:
+    """Refuse to write two bundles to one place.
+
+    Raises:
+        InvalidArgumentError: two subjects have the same bundle name, or one has none.
+    """
+    names = [bundle_name(subject) for subject in subjects]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise InvalidArgumentError(f"{' and '.join(subjects)} would both be written to {twice[0]}; export them apart")
 
 
 def check_target(dtype: str | None, opset: int | None) -> None:
