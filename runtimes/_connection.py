@@ -155,6 +155,8 @@ class Connection:
         """Say why the worker does not answer any more."""
         gone = self.process.wait(_CLOSE_LIMIT_S)
         self._end()
+        if self._failure is not None:  # closed by another thread
+            raise CrashedError(str(self._failure))
         if self._hung_after_s is not None:
             self._failure = HungError(f"no answer within {self._hung_after_s:g} s")
         else:

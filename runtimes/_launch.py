@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import shutil
 import signal
 import subprocess
@@ -48,19 +49,38 @@ class Log:
         self._pipe = pipe
         self._chunks: deque[bytes] = deque()
         self._size = 0
+        self._lock = threading.Lock()
         self._thread = threading.Thread(target=self._collect, daemon=True, name="onnx-arch worker log")
         self._thread.start()
 
     def _collect(self) -> None:
         with self._pipe, contextlib.suppress(OSError, ValueError):
-            while chunk := os.read(self._pipe.fileno(), _READ_BYTES):
-                self._chunks.append(chunk)
-                self._size += len(chunk)
-                while self._size - len(self._chunks[0]) >= _LOG_BYTES:
-                    self._size -= len(self._chunks.popleft())
+            while self._has_more(None) and self._take():
+                pass
+
+    def _has_more(self, limit_ms: int | None) -> bool:
+        poll = select.poll()
+        poll.register(self._pipe, select.POLLIN)
+        return bool(poll.poll(limit_ms))
+
+    def _take(self) -> bool:
+        """Move what is in the pipe to the log; False at the end of the pipe."""
+        with self._lock:
+            if not self._has_more(0):  # another thread was faster
+                return True
+            chunk = os.read(self._pipe.fileno(), _READ_BYTES)
+            self._chunks.append(chunk)
+            self._size += len(chunk)
+            while self._size - len(self._chunks[0]) >= _LOG_BYTES:
+                self._size -= len(self._chunks.popleft())
+            return bool(chunk)
 
     def text(self) -> str:
         """What was written so far, from at most a megabyte back."""
+        with contextlib.suppress(OSError, ValueError):  # the pipe is closed
+            for _ in range(_LOG_BYTES // _READ_BYTES):
+                if not (self._has_more(0) and self._take()):
+                    break
         return b"".join(list(self._chunks)).decode("utf-8", "replace")
 
     def finish(self) -> None:
@@ -99,7 +119,10 @@ class Launched:
             return True
         if not hasattr(os, "waitid"):
             return self.popen.poll() is not None
-        return os.waitid(os.P_PID, self.popen.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+        try:
+            return os.waitid(os.P_PID, self.popen.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+        except ChildProcessError:  # another thread has just reaped it
+            return True
 
     def wait(self, limit_s: float) -> bool:
         """Wait until the process has ended, but not longer than `limit_s`; whether it has."""

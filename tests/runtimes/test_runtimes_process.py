@@ -435,7 +435,7 @@ def test_close_from_another_thread_ends_a_run(relu, write_adapter) -> None:
     session = open_session(relu, _mine(write_adapter("time.sleep(60)")))
     closer = threading.Timer(0.5, session.worker.close)
     closer.start()
-    with pytest.raises(CrashedError):
+    with pytest.raises(CrashedError, match=r"^closed$"):
         session.run(X)
     closer.join()
     session.close()
