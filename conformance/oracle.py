@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import InvalidAttributeError, InvalidInputError, MissingKernelError
-from ..graphs.evaluation import Value, Values, call_node, run_call, start_values, stored_value
+from ..graphs.evaluation import Value, Values, call_node, judge_call, run_call, start_values, stored_value
 from ..graphs.model import Model, Node
 from ..operators.evaluation import Call
 from ..operators.registry import parameters
@@ -51,10 +51,10 @@ class Oracle:
         values = {name: stored_value(self.actual[name]) for name in node.inputs if name}
         try:
             call = call_node(node, values)
-            outputs = run_call(node, call)
+            outputs, scales = judge_call(node, call) if scaled else (run_call(node, call), None)
         except (MissingKernelError, InvalidInputError, InvalidAttributeError) as error:
             return Local(None, (), None, str(error))
-        return Local(call, outputs, call.scales([value.data for value in outputs]) if scaled else None)
+        return Local(call, outputs, scales)
 
     def advance(self, node: Node, local: Local, outputs: Mapping[str, Any]) -> dict[str, float | None]:
         """Store the runtime's outputs of a node and compute its clean ones.

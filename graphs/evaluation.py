@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 from ..errors import InvalidInputError, MissingKernelError
 from ..operators.evaluation import Call, output_dtypes, prepare
 from ..operators.rounding import half_unit, natural_spread
+from ..operators.scale import Scale
 from ..operators.storage import decode, float_format, is_float
 from .model import Graph, Model, Node
 
@@ -70,13 +72,39 @@ def run_call(node: Node, call: Call, *, clean: bool = False) -> tuple[Value, ...
     if clean and node.op_type == "Cast" and _passes(call):
         target = np.dtype(_dtype_of_code(int(call.keywords["to"])))
         return (Value(call.inputs[0], target),)
-    try:
+    with _guarded(node, call):
         outputs = call.outputs()
+    return _values(call, outputs)
+
+
+def judge_call(node: Node, call: Call) -> tuple[tuple[Value, ...], tuple[Scale, ...] | None]:
+    """The outputs of a call and their error scales, None where the operator has none.
+
+    Raises:
+        InvalidInputError: the kernel cannot take these inputs.
+    """
+    with _guarded(node, call):
+        outputs, scales = call.judged()
+    return _values(call, outputs), scales
+
+
+@contextmanager
+def _guarded(node: Node, call: Call) -> Iterator[None]:
+    try:
+        yield
     except (ValueError, IndexError, TypeError) as error:
         shapes = ", ".join(str(getattr(x, "shape", None)) for x in call.inputs)
         raise InvalidInputError(f"node {node.name} ({node.op_type}): inputs of shapes {shapes}: {error}") from error
+
+
+def _values(call: Call, outputs: Sequence[Any]) -> tuple[Value, ...]:
     dtypes = output_dtypes(call, outputs)
-    return tuple(Value(_plain(data), dtype) for data, dtype in zip(outputs, dtypes, strict=True))
+    return tuple(Value(_light(data), dtype) for data, dtype in zip(outputs, dtypes, strict=True))
+
+
+def _light(data: Any) -> Any:
+    """Narrow floats decoded; float32 and float64 as they are."""
+    return data if isinstance(data, np.ndarray) and data.dtype == np.float32 else _plain(data)
 
 
 def _plain(data: Any) -> Any:

@@ -1,22 +1,42 @@
-"""Sums of products: blockwise matrix products in float64 or float32, and their magnitudes.
+"""Sums of products: matrix products in float64 and float32, of values and of absolute values, in one pass over weights.
 
-Everything that multiplies matrices goes through `product`, so that a float32 weight of any size is converted block by
-block and never held twice, and through `magnitude`, which computes |a|·|b| in float32 where its range suffices.
+Everything that multiplies matrices goes through here, so that a float32 weight of any size is converted block by block
+and never held twice, and so that a value and its magnitude |a|·|b| share the reading and gathering of operands.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from ._parallel import for_each
 from .scale import Array
 
 BLOCK_ELEMENTS = 1 << 20
 """A block of a converted operand: 8 MiB in float64."""
 
 DType = np.dtype[Any] | type[np.floating[Any]]
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One of the products that are computed together: in which precision, and whether of absolute values."""
+
+    precision: DType = np.float64
+    absolute: bool = False
+
+    def of(self, x: Array) -> Array:
+        """An operand as this pass takes it."""
+        converted = x.astype(self.precision, copy=False)
+        return np.abs(converted) if self.absolute else converted
+
+
+VALUE = Pass()
+MAGNITUDE = Pass(np.float32, absolute=True)
+WIDE_MAGNITUDE = Pass(np.float64, absolute=True)
 
 
 def product(a: Array, b: Array, *, precision: DType = np.float64) -> Array:
@@ -32,63 +52,65 @@ def product(a: Array, b: Array, *, precision: DType = np.float64) -> Array:
     """
     if a.dtype.kind not in "fV" or b.dtype.kind not in "fV":
         return np.matmul(a, b)
-    if b.ndim == 2 and a.ndim >= 1 and b.size > BLOCK_ELEMENTS and b.dtype != precision:
-        return _blockwise(a.astype(precision, copy=False), b, precision)
-    return np.matmul(a.astype(precision, copy=False), b.astype(precision, copy=False))
+    return products_in_passes(a, b, (Pass(precision),))[0]
 
 
-def _blockwise(a: Array, b: Array, precision: DType) -> Array:
+def products_in_passes(a: Array, b: Array, passes: Sequence[Pass]) -> list[Array]:
+    """`a @ b` once per pass, floating-point operands; a large stored `b` is read once, in blocks."""
+    if b.ndim == MATRIX and a.ndim >= 1 and b.size > BLOCK_ELEMENTS and any(b.dtype != p.precision for p in passes):
+        return _blockwise(a, b, passes)
+    return [np.matmul(p.of(a), p.of(b)) for p in passes]
+
+
+MATRIX = 2
+
+
+def _blockwise(a: Array, b: Array, passes: Sequence[Pass]) -> list[Array]:
+    """Blocks of columns of `b`, converted where they lie: contiguous rows of a transposed view stay contiguous."""
     rows, columns = b.shape
-    out = np.zeros((*a.shape[:-1], columns), precision)
-    if b.flags.c_contiguous:
-        step = max(1, BLOCK_ELEMENTS // columns)
-        for start in range(0, rows, step):
-            out += a[..., start : start + step] @ b[start : start + step].astype(precision)
-        return out
-    step = max(1, BLOCK_ELEMENTS // rows)
-    for start in range(0, columns, step):
-        out[..., start : start + step] = a @ b[:, start : start + step].astype(precision)
+    left = [p.of(a) for p in passes]
+    out = [np.empty((*a.shape[:-1], columns), p.precision) for p in passes]
+    step = max(1, BLOCK_ELEMENTS // max(rows, 1))
+
+    def block(start: int) -> None:
+        part = b[:, start : start + step]
+        for p, x, y in zip(passes, left, out, strict=True):
+            y[..., start : start + step] = x @ p.of(part)
+
+    for_each(block, range(0, columns, step))
     return out
 
 
-def magnitude(compute: Callable[[Callable[[Array], Array], DType], Array], *operands: Array | None) -> Array:
+def magnitude(compute: Callable[[Pass], Array], operands: Sequence[Array], *, known: Array | None = None) -> Array:
     """The same operator on absolute values, cheaply: in float32 where that neither overflows nor loses a summand.
 
     Args:
-        compute: called with a function that prepares an operand (absolute value in the precision) and that precision;
-            returns the operator's value on the prepared operands.
-        operands: what is multiplied, to see whether float32 has the range.
+        compute: the operator's value for a pass of absolute values.
+        operands: the two that are multiplied, to see whether float32 has the range.
+        known: its value for the pass `MAGNITUDE`, where that is computed already.
 
     Returns:
-        float64, an upper bound within a relative 1e-3 in the float32 case.
+        An upper bound within a relative 1e-3 in the float32 case, else the float64 value.
     """
     with np.errstate(over="ignore", invalid="ignore"):  # overflow is what sends it to float64
-        result = compute(_absolute(np.float32), np.float32)
+        result = compute(MAGNITUDE) if known is None else known
     smallest = result.min(initial=np.inf)
-    if np.isfinite(result.max(initial=0.0)) and (smallest > _SAFE or _no_underflow(operands)):
-        return result * (1 + 2.0**-10)
-    return compute(_absolute(np.float64), np.float64).astype(np.float64, copy=False)
+    if np.isfinite(result.max(initial=0.0)) and (smallest > SAFE_SUM or _no_underflow(operands)):
+        return result * np.float32(1 + 2.0**-10)
+    return compute(WIDE_MAGNITUDE)
 
 
 SMALLEST_PRODUCT = 1e-37
 """Products above it are normal numbers of float32."""
 
-_SAFE = 1e-28
+SAFE_SUM = 1e-28
 """Above it, float32 products that underflow (each below 1e-38) cannot be missed in a sum of fewer than 10^7."""
 
 
-def _absolute(precision: DType) -> Callable[[Array], Array]:
-    def prepare(x: Array) -> Array:
-        return np.abs(x.astype(precision, copy=False))
-
-    return prepare
-
-
-def _no_underflow(operands: tuple[Array | None, ...]) -> bool:
-    """Whether no product of non-zero elements of the first two operands falls below float32's normal range."""
+def _no_underflow(operands: Sequence[Array]) -> bool:
+    """Whether no product of non-zero elements falls below float32's normal range."""
     smallest = 1.0
-    for x in operands[:2]:
-        if x is not None:
-            nonzero = np.abs(x[x != 0])
-            smallest *= float(nonzero.min(initial=1.0))
+    for x in operands:
+        nonzero = np.abs(x[x != 0])
+        smallest *= float(nonzero.min(initial=1.0))
     return smallest > SMALLEST_PRODUCT

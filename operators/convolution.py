@@ -10,9 +10,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..errors import InvalidAttributeError, InvalidInputError
-from ._contraction import DType, magnitude
+from ._contraction import MAGNITUDE, VALUE, DType, Pass, magnitude
+from ._parallel import for_each
 from ._windows import output_shape, resolve_pads
-from .registry import kernel, products, scale
+from .registry import judged, kernel, products, scale
 from .scale import Array, Rule, Scale
 from .storage import decode
 
@@ -94,61 +95,65 @@ def _padded(x: Array, geometry: Geometry, precision: DType) -> Array:
     return out
 
 
-def convolve(x: Array, w: Array, geometry: Geometry, group: int, precision: DType) -> Array:
-    """Cross-correlation without bias: (N, C, *D) and (M, C/group, *kernel) -> (N, M, *out), in `precision`."""
+def convolve(x: Array, w: Array, geometry: Geometry, group: int, passes: Sequence[Pass]) -> list[Array]:
+    """Cross-correlation without bias, once per pass: (N, C, *D) and (M, C/group, *kernel) -> (N, M, *out)."""
     N, M = x.shape[0], w.shape[0]
-    y = np.empty((N, M, *geometry.out), precision)
-    if y.size == 0:
+    y = [np.zeros((N, M, *geometry.out), single.precision) for single in passes]
+    if y[0].size == 0 or w[0].size == 0:
         return y
-    if w[0].size == 0:
-        y.fill(0)
-        return y
-    weight = w.reshape(group, M // group, *w.shape[1:]).astype(precision, copy=False)
+    weights = [single.of(w).reshape(group, M // group, *w.shape[1:]) for single in passes]
+    few_channels = group > 1 and w.shape[1] * (M // group) <= MOST_DEPTHWISE_PRODUCTS
     for n in range(N):
-        image = _padded(x[n], geometry, precision).reshape(group, -1, *_padded_shape(x, geometry))
-        per_group = y[n].reshape(group, M // group, *geometry.out)
-        if weight.shape[1] * weight.shape[2] <= 4 and group > 1:
-            _depthwise(image, weight, geometry, per_group)
+        image = _padded(x[n], geometry, x.dtype)
+        image = image.reshape(group, -1, *image.shape[1:])
+        outputs = [part[n].reshape(group, M // group, *geometry.out) for part in y]
+        if few_channels:
+            for single, weight, out in zip(passes, weights, outputs, strict=True):
+                _depthwise(single.of(image), weight, geometry, out)
         else:
             for g in range(group):
-                _by_tiles(image[g], weight[g], geometry, per_group[g])
+                _by_tiles(image[g], passes, [weight[g] for weight in weights], geometry, [out[g] for out in outputs])
     return y
 
 
-def _padded_shape(x: Array, geometry: Geometry) -> list[int]:
-    return [size + low + high for size, low, high in zip(x.shape[2:], geometry.begin, geometry.end, strict=True)]
+MOST_DEPTHWISE_PRODUCTS = 4
+"""Channels in times channels out of a group, up to which adding one kernel position at a time is faster."""
 
 
-def _by_tiles(image: Array, w: Array, geometry: Geometry, out: Array) -> None:
-    """One group: gather the windows of a few output rows (im2col), multiply, store."""
-    matrix = w.reshape(w.shape[0], -1)
+def _by_tiles(
+    image: Array, passes: Sequence[Pass], weights: Sequence[Array], geometry: Geometry, outputs: Sequence[Array]
+) -> None:
+    """One group: gather the windows of a few output rows (im2col) once, multiply and store once per pass."""
+    matrices = [w.reshape(len(w), -1) for w in weights]
     if not geometry.out:
-        out[...] = matrix @ image.reshape(-1)
-        return
-    if math.prod(geometry.kernel_shape) == 1:
-        view = image[(slice(None), *geometry.slices((0,) * len(geometry.out)))]
-        out.reshape(len(w), -1)[...] = matrix @ view.reshape(len(image), -1)
+        for single, matrix, out in zip(passes, matrices, outputs, strict=True):
+            out[...] = matrix @ single.of(image.reshape(-1))
         return
     row = len(image) * math.prod(geometry.kernel_shape) * math.prod(geometry.out[1:])
     rows = min(geometry.out[0], max(1, TILE_ELEMENTS // row))
-    tile = np.empty((len(image), *geometry.kernel_shape, rows, *geometry.out[1:]), image.dtype)
-    for start in range(0, geometry.out[0], rows):
+
+    def tile(start: int) -> None:
         stop = min(start + rows, geometry.out[0])
-        part = (
-            tile
-            if stop - start == rows
-            else np.empty((*tile.shape[: -len(geometry.out)], stop - start, *geometry.out[1:]), tile.dtype)
-        )
-        for offset in geometry.offsets():
-            part[(slice(None), *offset)] = image[(slice(None), *geometry.slices(offset, start, stop))]
-        out[:, start:stop] = (matrix @ part.reshape(matrix.shape[1], -1)).reshape(
-            len(w), stop - start, *geometry.out[1:]
-        )
+        columns = _gathered(image, geometry, start, stop)
+        for single, matrix, out in zip(passes, matrices, outputs, strict=True):
+            out[:, start:stop] = (matrix @ single.of(columns)).reshape(len(out), stop - start, *geometry.out[1:])
+
+    for_each(tile, range(0, geometry.out[0], rows))
+
+
+def _gathered(image: Array, geometry: Geometry, start: int, stop: int) -> Array:
+    """The windows of output rows start:stop as columns: (C / group · prod(kernel_shape), windows)."""
+    if math.prod(geometry.kernel_shape) == 1:
+        part = image[(slice(None), *geometry.slices((0,) * len(geometry.out), start, stop))]
+        return part.reshape(len(image), -1)
+    part = np.empty((len(image), *geometry.kernel_shape, stop - start, *geometry.out[1:]), image.dtype)
+    for offset in geometry.offsets():
+        part[(slice(None), *offset)] = image[(slice(None), *geometry.slices(offset, start, stop))]
+    return part.reshape(len(image) * math.prod(geometry.kernel_shape), -1)
 
 
 def _depthwise(image: Array, w: Array, geometry: Geometry, out: Array) -> None:
     """Few channels a group: add one kernel position at a time over all groups."""
-    out.fill(0)
     blank = (None,) * len(geometry.out)
     for offset in geometry.offsets():
         window = image[(slice(None), slice(None), *geometry.slices(offset))]
@@ -203,7 +208,7 @@ def conv(
     """
     _check_channels("Conv", x, w, group)
     geometry = _geometry(x, w, auto_pad, dilations, kernel_shape, pads, strides)
-    return _with_bias(convolve(x, w, geometry, group, precision), b)
+    return _with_bias(convolve(x, w, geometry, group, (Pass(precision),))[0], b)
 
 
 @scale("Conv", since=1)
@@ -223,9 +228,38 @@ def conv_scale(
 ) -> Scale:
     """DOT: the same convolution of absolute values; C / group · prod(kernel_shape) products, one more for a bias."""
     geometry = _geometry(x, w, auto_pad, dilations, kernel_shape, pads, strides)
-    size = magnitude(lambda prepare, precision: convolve(prepare(x), prepare(w), geometry, group, precision), x, w)
-    bias = None if b is None else np.abs(b)
-    return Scale(_with_bias(size, bias), math.prod(w.shape[1:]) + (b is not None), Rule.DOT)
+    return _conv_bound(x, w, b, geometry, group)
+
+
+def _conv_bound(
+    x: Array, w: Array, b: Array | None, geometry: Geometry, group: int, known: Array | None = None
+) -> Scale:
+    def compute(single: Pass) -> Array:
+        return convolve(x, w, geometry, group, (single,))[0]
+
+    size = _with_bias(magnitude(compute, (x, w), known=known), None if b is None else np.abs(b))
+    return Scale(size, math.prod(w.shape[1:]) + (b is not None), Rule.DOT)
+
+
+@judged("Conv", since=1)
+def conv_judged(
+    x: Array,
+    w: Array,
+    b: Array | None = None,
+    /,
+    *,
+    auto_pad: str = "NOTSET",
+    dilations: Sequence[int] | None = None,
+    group: int = 1,
+    kernel_shape: Sequence[int] | None = None,
+    pads: Sequence[int] | None = None,
+    strides: Sequence[int] | None = None,
+) -> tuple[Array, Scale]:
+    """Value and magnitude with the windows gathered once."""
+    _check_channels("Conv", x, w, group)
+    geometry = _geometry(x, w, auto_pad, dilations, kernel_shape, pads, strides)
+    y, size = convolve(x, w, geometry, group, (VALUE, MAGNITUDE))
+    return _with_bias(y, b), _conv_bound(x, w, b, geometry, group, size)
 
 
 @products("Conv", since=1)
@@ -407,9 +441,11 @@ def conv_transpose_scale(
 ) -> Scale:
     """DOT on absolute values; C / group · prod(ceil(kernel / stride)) products meet in one element at most."""
     geometry = _transposed_geometry(x, w, auto_pad, dilations, output_padding, output_shape, pads, strides)
-    size = magnitude(
-        lambda prepare, precision: convolve_transposed(prepare(x), prepare(w), geometry, group, precision), x, w
-    )
+
+    def compute(single: Pass) -> Array:
+        return convolve_transposed(single.of(x), single.of(w), geometry, group, single.precision)
+
+    size = magnitude(compute, (x, w))
     meets = math.prod(
         k if d > 1 else -(-k // s)
         for k, s, d in zip(geometry.kernel_shape, geometry.strides, geometry.dilations, strict=True)

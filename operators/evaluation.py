@@ -51,6 +51,16 @@ class Call:
             result = self.entry.scale(first, *self.inputs, **keywords)
         return result if isinstance(result, tuple) else (result,)
 
+    def judged(self) -> tuple[tuple[Any, ...], tuple[Scale, ...] | None]:
+        """Outputs and scales; in one pass where the operator has one."""
+        if self.entry.judged is not None:
+            with np.errstate(all="ignore"):
+                both = self.entry.judged(*self.inputs, **self.keywords_of(self.entry.judged))
+            if both is not None:
+                return (both[0],), (both[1],)
+        outputs = self.outputs()
+        return outputs, self.scales(outputs)
+
     def keywords_of(self, function: Callable[..., Any]) -> Mapping[str, Any]:
         """Those of the keywords that another function of this operator (scale, products) declares."""
         wanted = parameters(function)

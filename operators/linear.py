@@ -7,8 +7,8 @@ import math
 import numpy as np
 
 from ..errors import InvalidInputError
-from ._contraction import DType, magnitude, product
-from .registry import kernel, products, scale
+from ._contraction import MAGNITUDE, VALUE, DType, Pass, magnitude, product, products_in_passes
+from .registry import judged, kernel, products, scale
 from .scale import Array, Rule, Scale, exact
 from .storage import decode
 
@@ -46,8 +46,24 @@ def matmul_scale(y: Array, a: Array, b: Array, /) -> Scale:
     """DOT over K products: magnitude |a|·|b|."""
     if y.dtype.kind not in "fc":
         return exact(y)  # type: ignore[return-value]
-    size = magnitude(lambda prepare, precision: product(prepare(a), prepare(b), precision=precision), a, b)
-    return Scale(size, a.shape[-1], Rule.DOT)
+    return Scale(_product_magnitude(a, b), a.shape[-1], Rule.DOT)
+
+
+def _product_magnitude(a: Array, b: Array, known: Array | None = None) -> Array:
+    def compute(single: Pass) -> Array:
+        return products_in_passes(a, b, (single,))[0]
+
+    return magnitude(compute, (a, b), known=known)
+
+
+@judged("MatMul", since=1)
+def matmul_judged(a: Array, b: Array, /) -> tuple[Array, Scale] | None:
+    """Value and magnitude in one pass over the operands; None for integers."""
+    _check_inner(a, b)
+    if a.dtype.kind != "f" or b.dtype.kind != "f":
+        return None
+    y, size = products_in_passes(a, b, (VALUE, MAGNITUDE))
+    return y, Scale(_product_magnitude(a, b, size), a.shape[-1], Rule.DOT)
 
 
 @products("MatMul", since=1)
@@ -58,7 +74,7 @@ def matmul_products(indices: Array, a: Array, b: Array, /) -> Array:
     a2 = np.broadcast_to(a2, (*batch, *a2.shape[-2:]))
     b2 = np.broadcast_to(b2, (*batch, *b2.shape[-2:]))
     *where, row, column = np.unravel_index(indices, (*batch, a2.shape[-2], b2.shape[-1]))
-    return decode(a2[(*where, row)]) * decode(b2[(*where, slice(None), column)])
+    return decode(a2[(*where, row)]) * decode(b2.swapaxes(-1, -2)[(*where, column)])
 
 
 def _gemm_parts(a: Array, b: Array, trans_a: int, trans_b: int) -> tuple[Array, Array]:
@@ -130,11 +146,34 @@ def gemm_scale(
     if y.dtype.kind != "f":
         return exact(y)  # type: ignore[return-value]
     left, right = _gemm_parts(a, b, transA, transB)
-    size = magnitude(
-        lambda prepare, precision: product(prepare(left), prepare(right), precision=precision), left, right
-    )
+    return _gemm_bound(_product_magnitude(left, right), left, c, alpha, beta)
+
+
+def _gemm_bound(size: Array, left: Array, c: Array | None, alpha: float, beta: float) -> Scale:
     size = size * abs(alpha) + (0.0 if c is None else np.abs(beta * decode(c)))
     return Scale(size, left.shape[-1] + (c is not None) + (alpha != 1.0) + (beta != 1.0), Rule.DOT)
+
+
+@judged("Gemm", since=1)
+def gemm_judged(
+    a: Array,
+    b: Array,
+    c: Array | None = None,
+    /,
+    *,
+    alpha: float = 1.0,
+    beta: float = 1.0,
+    transA: int = 0,  # noqa: N803
+    transB: int = 0,  # noqa: N803
+) -> tuple[Array, Scale] | None:
+    """Value and magnitude in one pass over the operands; None for integers."""
+    left, right = _gemm_parts(a, b, transA, transB)
+    if a.dtype.kind != "f" or a.ndim != b.ndim or left.shape[-1] != right.shape[0]:
+        return None
+    y, size = products_in_passes(left, right, (VALUE, MAGNITUDE))
+    y = y if alpha == 1.0 else _scaled(y, alpha)
+    y = y if c is None else y + _scaled(decode(c), beta)
+    return y, _gemm_bound(_product_magnitude(left, right, size), left, c, alpha, beta)
 
 
 @products("Gemm", since=1)

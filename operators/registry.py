@@ -76,6 +76,7 @@ class KernelEntry:
         function: the kernel.
         scale: its scale; None while none is registered: its outputs are then UNJUDGED.
         products: for DOT operators, the products that are summed in chosen output elements; None where not written.
+        judged: value and scale in one pass, for operators whose cost is reading or gathering operands; None elsewhere.
         linear_in: positions of the inputs in which the operator is linear with the others fixed.
         streams: the kernel takes float32 inputs as stored.
     """
@@ -86,6 +87,7 @@ class KernelEntry:
     function: Kernel
     scale: ScaleFunction | None = None
     products: Callable[..., Any] | None = None
+    judged: Callable[..., Any] | None = None
     linear_in: tuple[int, ...] = ()
     streams: bool = False
 
@@ -164,6 +166,14 @@ def products(op_type: str, *, since: int, domain: str = "") -> Callable[[Callabl
     (n, K): the K products whose sum is that element (a bias is the last one), zero-padded.
     """
     return _amend("products", op_type, since, domain)
+
+
+def judged(op_type: str, *, since: int, domain: str = "") -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Register the function that computes an operator's one output and its Scale together.
+
+    It takes the kernel's own arguments and returns (output, Scale), or None to have kernel and scale called apart.
+    """
+    return _amend("judged", op_type, since, domain)
 
 
 @cache
