@@ -12,7 +12,7 @@ import onnx
 
 from ..errors import InvalidAttributeError, MissingKernelError
 from .registry import KernelEntry, find_kernel, parameters
-from .scale import Scale
+from .scale import Scale, exact
 from .storage import decode, is_float
 
 
@@ -101,7 +101,8 @@ def prepare(
     seam = {"output_count": output_count, "stored": stored, "opset": opset}
     keywords = {name: value for name, value in attributes.items() if name not in seam}
     keywords.update({name: seam[name] for name in seam.keys() & set(known)})
-    decoded = tuple(_decode(value, entry.streams) for value in inputs)
+    as_stored = entry.streams or entry.scale is exact  # what moves or compares values does so in float32 as well
+    decoded = tuple(_decode(value, as_stored) for value in inputs)
     return Call(entry, decoded, keywords, stored, output_count, opset)
 
 
