@@ -95,7 +95,7 @@ class Launched:
         self.scratch = Path(tempfile.mkdtemp(prefix="onnx-arch-worker-"))
         try:
             self.popen = subprocess.Popen(  # noqa: S603 - the interpreter that the user named, and our own script
-                command,
+                [*command, str(self.scratch)],
                 bufsize=0,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,

@@ -36,6 +36,7 @@ import json
 import os
 import platform
 import select
+import shutil
 import signal
 import struct
 import threading
@@ -250,12 +251,13 @@ def peak_memory_bytes():
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def end_with_host(fd, parent):
+def end_with_host(fd, parent, scratch):
     """End this process when the host's end of the pipe `fd` is closed, even in the middle of a run."""
     poll = select.poll()
     poll.register(fd, 0)
     while os.getppid() == parent and not poll.poll(_ORPHAN_CHECK_MS):
         pass
+    shutil.rmtree(scratch, ignore_errors=True)  # the host cannot do it any more
     os._exit(0)
 
 
@@ -282,7 +284,7 @@ def send_failure(fd, message):
     os.write(fd, struct.pack("<QQ", len(text), 0) + text)
 
 
-def main():
+def main(scratch):
     parent = os.getppid()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the host's business
     forbid_core_dumps()
@@ -298,12 +300,13 @@ def main():
     worker = Worker(wire, channel)
     channel.make_raw = worker.make_raw
     if hasattr(os, "fork"):
-        threading.Thread(target=end_with_host, args=(requests, parent), daemon=True).start()
+        threading.Thread(target=end_with_host, args=(requests, parent, scratch), daemon=True).start()
     channel.send({"versions": {"python": platform.python_version(), "numpy": numpy.__version__}})
     worker.serve()
+    shutil.rmtree(scratch, ignore_errors=True)
     sys.stderr.flush()
     os._exit(0)  # the runtime's own teardown is not under test, and would be waited for
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1])

@@ -459,11 +459,14 @@ def test_worker_does_not_outlive_its_parent(how, relu, write_adapter, tmp_path) 
     adapter = write_adapter("print('running', flush=True); time.sleep(600)")
     script = tmp_path / "parent.py"
     script.write_text(textwrap.dedent(SCRIPT), encoding="utf-8")
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
     parent = subprocess.Popen(
         [sys.executable, str(script), str(relu), adapter],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        env={**os.environ, "TMPDIR": str(scratch)},
         start_new_session=True,
     )
     assert parent.stdout is not None
@@ -473,6 +476,7 @@ def test_worker_does_not_outlive_its_parent(how, relu, write_adapter, tmp_path) 
     _, errors = parent.communicate(timeout=30)
     assert parent.returncode != 0
     assert _is_gone(worker_id)
+    assert list(scratch.iterdir()) == []
     assert "worker.py" not in errors
     assert errors.count("Traceback") == (1 if how == signal.SIGINT else 0)
 
