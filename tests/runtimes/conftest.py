@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import sys
 import textwrap
+import time
 import venv
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import onnx
+import psutil
 import pytest
 from onnx import TensorProto, helper
 
@@ -77,6 +79,24 @@ def write_adapter(tmp_path: Path) -> WriteAdapter:
         return str(path)
 
     return write
+
+
+@pytest.fixture(scope="session")
+def is_gone() -> Callable[[int], bool]:
+    """Waits up to ten seconds for a process to end, and says whether it has."""
+
+    def wait(process_id: int) -> bool:
+        deadline = time.monotonic() + 10
+        while time.monotonic() < deadline:
+            try:
+                if psutil.Process(process_id).status() == psutil.STATUS_ZOMBIE:
+                    return True
+            except psutil.NoSuchProcess:
+                return True
+            time.sleep(0.05)
+        return False
+
+    return wait
 
 
 @pytest.fixture(scope="session")

@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import signal
-import subprocess
-import sys
-import textwrap
-import threading
 import time
 from pathlib import Path
 
 import numpy as np
-import psutil
 import pytest
 from onnx import TensorProto, helper
 
@@ -34,18 +28,6 @@ X = {"x": np.array([-1, 2], np.float32)}
 
 def _mine(adapter: str, **options) -> RuntimeOptions:
     return RuntimeOptions(runtime=adapter, **options)
-
-
-def _is_gone(process_id: int, within_s: float = 10.0) -> bool:
-    deadline = time.monotonic() + within_s
-    while time.monotonic() < deadline:
-        try:
-            if psutil.Process(process_id).status() == psutil.STATUS_ZOMBIE:
-                return True
-        except psutil.NoSuchProcess:
-            return True
-        time.sleep(0.05)
-    return False
 
 
 # -- what a session gives
@@ -192,7 +174,7 @@ def test_worker_that_closes_its_pipe_is_ended(relu, write_adapter, monkeypatch) 
         session.run(X)
 
 
-def test_hang_is_ended_after_the_time_limit(relu, write_adapter) -> None:
+def test_hang_is_ended_after_the_time_limit(relu, write_adapter, is_gone) -> None:
     with Worker(_mine(write_adapter("while True: pass"))) as worker:
         session = worker.load(relu, _mine(worker.options.runtime, time_limit_s=1.0))
         start = time.monotonic()
@@ -202,7 +184,7 @@ def test_hang_is_ended_after_the_time_limit(relu, write_adapter) -> None:
         assert not session.alive
         with pytest.raises(HungError, match="the worker is gone: no answer within 1 s"):
             session.run(X)
-        assert _is_gone(worker.process_id)
+        assert is_gone(worker.process_id)
 
 
 def test_worker_that_does_not_read_is_ended_too(relu, write_adapter) -> None:
@@ -318,177 +300,3 @@ def test_provider_that_is_not_there_is_unavailable(relu) -> None:
         open_session(relu, RuntimeOptions(provider="cuda"))
     with pytest.raises(RuntimeUnavailableError, match="no provider 'cuda'"):
         open_session(relu, RuntimeOptions(provider="cuda", runtime="onnx-reference"))
-
-
-# -- interpreters
-
-
-@pytest.mark.parametrize("python", ["no/such/python", "no-such-python-on-path", __file__])
-def test_interpreter_that_is_none_is_unavailable(python, relu) -> None:
-    with pytest.raises(RuntimeUnavailableError, match="no Python interpreter at"):
-        open_session(relu, RuntimeOptions(python=python))
-
-
-def test_program_that_is_no_interpreter_is_unavailable(relu) -> None:
-    with pytest.raises(RuntimeUnavailableError, match=r"onnxruntime cannot run in /bin/false: exited with status 1"):
-        open_session(relu, RuntimeOptions(python="/bin/false"))
-
-
-def test_interpreter_without_numpy_is_unavailable(relu, make_interpreter) -> None:
-    python = make_interpreter()
-    with pytest.raises(RuntimeUnavailableError, match=r"cannot run in .*python: No module named 'numpy'$"):
-        open_session(relu, RuntimeOptions(python=python))
-
-
-def test_interpreter_without_the_runtime_is_unavailable(relu, make_interpreter) -> None:
-    python = make_interpreter("numpy")
-    with pytest.raises(RuntimeUnavailableError, match=r"No module named 'onnxruntime'$"):
-        open_session(relu, RuntimeOptions(python=python))
-
-
-def test_interpreter_with_nothing_but_numpy_and_the_runtime_is_enough(relu, make_interpreter, monkeypatch) -> None:
-    python = make_interpreter("numpy", "onnxruntime")
-    probe = "import importlib.util as u; print([n for n in ('onnx', 'onnx_arch', 'ml_dtypes') if u.find_spec(n)])"
-    assert subprocess.check_output([python, "-c", probe], text=True, cwd="/").strip() == "[]"
-    monkeypatch.setenv("PYTHONPATH", "/no/such/folder")
-    monkeypatch.setenv("PYTHONHOME", "/no/such/folder")  # ours, not that of another interpreter
-    with open_session(relu, RuntimeOptions(python=python)) as session:
-        assert session.run(X)["y"].tolist() == [0, 2]
-
-
-def test_other_interpreters_run_the_worker(relu) -> None:
-    """Those named in ONNX_ARCH_TEST_PYTHONS, with any version of NumPy and ONNX Runtime."""
-    named = [python for python in os.environ.get("ONNX_ARCH_TEST_PYTHONS", "").split(os.pathsep) if python]
-    if not named:
-        pytest.skip("ONNX_ARCH_TEST_PYTHONS names no interpreters")
-    for python in named:
-        options = RuntimeOptions(python=python, profile=True, threads=1, deterministic=True, optimization="extended")
-        with open_session(relu, options) as session:
-            assert session.run(X)["y"].tolist() == [0, 2]
-            assert len(session.time_runs(X, 3)) == 3
-            assert any(event.get("cat") == "Node" for event in session.finish_profile())
-
-
-def test_files_beside_the_worker_and_in_the_folder_shadow_nothing(relu, write_adapter, tmp_path, monkeypatch) -> None:
-    for name in ("numpy", "json", "select", "session", "registry"):
-        (tmp_path / f"{name}.py").write_text("raise RuntimeError('shadowed')", encoding="utf-8")
-    monkeypatch.chdir(tmp_path)
-    adapter = write_adapter("""
-        import importlib.util
-        found = [name for name in ("session", "registry", "process", "worker") if importlib.util.find_spec(name)]
-        return {"y": np.array(found, object)}
-        """)
-    with open_session(relu, _mine(adapter)) as session:
-        assert session.run(X)["y"].tolist() == []
-
-
-# -- nothing stays
-
-
-def test_close_ends_the_process_and_removes_its_folder(relu, write_adapter) -> None:
-    adapter = write_adapter("return {'y': np.array(self.options['scratch'])}")
-    session = open_session(relu, _mine(adapter))
-    scratch = Path(session.run(X)["y"].item())
-    assert scratch.is_dir()
-    session.close()
-    session.close()
-    assert not session.alive
-    assert _is_gone(session.worker.process_id)
-    assert not scratch.exists()
-
-
-def test_adapter_is_closed_before_its_process_ends(relu, tmp_path) -> None:
-    adapter, note = tmp_path / "closing.py", tmp_path / "closed.txt"
-    adapter.write_text(
-        f"def load(path, options): return Mine()\nclass Mine:\n    def info(self): return {{}}\n"
-        f"    def close(self): open({str(note)!r}, 'w').write('closed')\n",
-        encoding="utf-8",
-    )
-    open_session(relu, _mine(str(adapter))).close()
-    assert note.read_text(encoding="utf-8") == "closed"
-
-
-def test_session_that_is_forgotten_ends_its_process(relu) -> None:
-    session = open_session(relu)
-    process_id = session.worker.process_id
-    del session
-    gc.collect()
-    assert _is_gone(process_id)
-
-
-def test_what_a_worker_started_ends_with_it(relu, write_adapter) -> None:
-    adapter = write_adapter("""
-        import subprocess
-        child = subprocess.Popen(["sleep", "600"])
-        if feeds["x"][0] < 0:
-            os.kill(os.getpid(), 11)
-        return {"y": np.array(child.pid)}
-        """)
-    with open_session(relu, _mine(adapter)) as session:
-        child = int(session.run({"x": np.ones(1, np.float32)})["y"])
-        with pytest.raises(CrashedError):
-            session.run(X)
-    assert _is_gone(child)
-
-
-def test_close_from_another_thread_ends_a_run(relu, write_adapter) -> None:
-    session = open_session(relu, _mine(write_adapter("time.sleep(60)")))
-    closer = threading.Timer(0.5, session.worker.close)
-    closer.start()
-    with pytest.raises(CrashedError, match=r"^closed$"):
-        session.run(X)
-    closer.join()
-    session.close()
-
-
-SCRIPT = """
-import sys
-import numpy as np
-from pathlib import Path
-from onnx_arch.runtimes.process import open_session
-from onnx_arch.runtimes.session import RuntimeOptions
-
-session = open_session(Path(sys.argv[1]), RuntimeOptions(runtime=sys.argv[2]))
-print(session.worker.process_id, flush=True)
-session.run({"x": np.ones(1, np.float32)})
-"""
-
-
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
-def test_worker_does_not_outlive_its_parent(how, relu, write_adapter, tmp_path) -> None:
-    adapter = write_adapter("print('running', flush=True); time.sleep(600)")
-    script = tmp_path / "parent.py"
-    script.write_text(textwrap.dedent(SCRIPT), encoding="utf-8")
-    scratch = tmp_path / "scratch"
-    scratch.mkdir()
-    parent = subprocess.Popen(
-        [sys.executable, str(script), str(relu), adapter],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "TMPDIR": str(scratch)},
-        start_new_session=True,
-    )
-    assert parent.stdout is not None
-    worker_id = int(parent.stdout.readline())
-    time.sleep(0.5)
-    os.killpg(parent.pid, how)  # as a terminal's Ctrl-C does: the whole group of the parent
-    _, errors = parent.communicate(timeout=30)
-    assert parent.returncode != 0
-    assert _is_gone(worker_id)
-    assert list(scratch.iterdir()) == []
-    assert "worker.py" not in errors
-    assert errors.count("Traceback") == (1 if how == signal.SIGINT else 0)
-
-
-def test_crash_leaves_no_core_file(relu, write_adapter, tmp_path, monkeypatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    before = set(os.listdir(tmp_path))
-    adapter = write_adapter("""
-        import resource
-        assert resource.getrlimit(resource.RLIMIT_CORE) == (0, 0)
-        os.abort()
-        """)
-    with open_session(relu, _mine(adapter)) as session, pytest.raises(CrashedError, match="SIGABRT"):
-        session.run(X)
-    assert set(os.listdir(tmp_path)) - before == {"my_adapter.py"}
