@@ -27,7 +27,8 @@ $(STAMP): pyproject.toml constraints.txt
 	@echo 'installing into $(VENV) (torch is large: minutes on a slow line)'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt setuptools
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-build-isolation -e '.[dev]'
+	PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
+		--no-build-isolation -e '.[dev]'
 	@touch $@
 
 demo: $(STAMP)

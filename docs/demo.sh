@@ -24,7 +24,7 @@ status=0
 [ "$status" -le 1 ] || exit "$status"
 
 "$BIN/onnx-arch" bench "$DEMO/resnet18" --against torch --json "$DEMO/bench.jsonl"
-"$BIN/onnx-arch" report "$DEMO/check.jsonl" "$DEMO/bench.jsonl" -o "$DEMO/report.html"
+"$BIN/onnx-arch" report "$DEMO/check.jsonl" "$DEMO/bench.jsonl" -o "$DEMO/report.html" --quiet
 
 [ "$status" -eq 0 ] || echo "the check found something wrong: see the page" >&2
 echo "report: $(pwd)/$DEMO/report.html"

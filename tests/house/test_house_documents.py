@@ -80,7 +80,7 @@ def test_command_lines_wrong_option_would_be_seen():
 def test_readme_tour_commands_are_those_that_the_script_runs():
     tour = text_of(ROOT / "README.md").partition("<!-- tour")[2].partition("<!-- end of tour")[0]
     shown = re.findall(r"^\$ (.*)$", tour, flags=re.MULTILINE)
-    ran = re.findall(r"^run (.*)$", text_of(ROOT / "docs" / "tour.sh"), flags=re.MULTILINE)
+    ran = re.findall(r"^ +run (.*)$", text_of(ROOT / "docs" / "tour.sh"), flags=re.MULTILINE)
     assert shown == ran
     assert len(ran) >= 5
 
