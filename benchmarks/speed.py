@@ -8,11 +8,13 @@ from __future__ import annotations
 import argparse
 import importlib
 import re
+import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..errors import CrashedError
 from . import estimates
 from .machine import describe
 
@@ -67,6 +69,20 @@ def interleave(subjects: Sequence[Callable[[], float]], rounds: int) -> list[lis
     return blocks
 
 
+def run_python(script: str, *words: str) -> str:
+    """Standard output of a script in a process of its own.
+
+    Raises:
+        CrashedError: it failed; says what it wrote last on standard error.
+    """
+    command = [sys.executable, "-c", script, *words]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - our own scripts
+    if done.returncode != 0:
+        said = done.stderr.strip().splitlines()[-1:] or ["nothing"]
+        raise CrashedError(f"a measuring script ended with status {done.returncode} and said: {said[0]}")
+    return done.stdout
+
+
 def table(rows: Sequence[SpeedRow]) -> str:
     """The rows in Markdown."""
     lines = [_COLUMNS, ("---", "---:", "---", "---:", "---:", "---", "---", "---"), *map(_cells, rows)]
@@ -75,17 +91,24 @@ def table(rows: Sequence[SpeedRow]) -> str:
 
 def _cells(row: SpeedRow) -> tuple[str, ...]:
     ratio = estimates.median(row.ratios)
-    interval = estimates.ratio_interval(row.ratios)
     return (
         row.what,
         in_unit(_middle(row.blocks), row.unit),
         row.against,
         in_unit(_middle(row.against_blocks), row.unit),
         "–" if ratio is None else f"{ratio:.3g}" + (" × faster" if row.at_least is not None else ""),
-        f"too few rounds ({len(row.ratios)})" if interval is None else f"{interval[0]:.3g} to {interval[1]:.3g}",
+        _spread(row.ratios),
         _demand(row),
         _met(row, ratio),
     )
+
+
+def _spread(ratios: Sequence[float]) -> str:
+    """The interval, or with few rounds all that was seen."""
+    interval = estimates.ratio_interval(ratios)
+    if interval is not None:
+        return f"{interval[0]:.3g} to {interval[1]:.3g}"
+    return f"({min(ratios):.3g} to {max(ratios):.3g} in {len(ratios)} rounds)" if ratios else "–"
 
 
 def _middle(blocks: Sequence[Sequence[float]]) -> float | None:

@@ -3,26 +3,17 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
 from .machine import usable_cores
-from .speed import SpeedRow
+from .speed import SpeedRow, run_python
+from .speed_export import BARE
 
 ROUNDS = 6
 AT_MOST = 4.0
 AT_LEAST = 5.0
-
-EXPORT = """
-import sys
-from pathlib import Path
-from onnx_arch.cli.main import main
-sys.argv = ["onnx-arch", "export", "vgg16", "-o", sys.argv[1], "--seed", "0"]
-main()
-"""
 
 TIMES = '''
 import json, sys, time
@@ -102,8 +93,8 @@ with open_session(model.path, options) as session:
 def measure() -> tuple[list[SpeedRow], str]:
     """Rounds of: inferences, a whole check, a run of `onnx.reference`, inferences."""
     with tempfile.TemporaryDirectory(prefix="onnx-arch-") as folder:
-        _python(EXPORT, folder)
-        lines = _python(TIMES, str(Path(folder) / "vgg16"), str(ROUNDS), str(usable_cores()))
+        run_python(BARE, folder)
+        lines = run_python(TIMES, str(Path(folder) / "bare.onnx"), str(ROUNDS), str(usable_cores()))
     rounds: list[dict[str, Any]] = [json.loads(line) for line in lines.splitlines()]
     times = {name: [entry[name] for entry in rounds] for name in rounds[0]}
     inference, reference = "one ONNX Runtime inference on the CPU", "`onnx.reference` running it in float32"
@@ -118,9 +109,3 @@ def measure() -> tuple[list[SpeedRow], str]:
         "starting and running of the runtime's own processes: kernels in float64, their error scales, the clean run "
         "and the verdicts. Loading the model is in neither."
     )
-
-
-def _python(script: str, *words: str) -> str:
-    """Standard output of a script in a process of its own."""
-    command = [sys.executable, "-c", script, *words]
-    return subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout  # noqa: S603 - our own words

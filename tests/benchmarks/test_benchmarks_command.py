@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import onnx
+import psutil
 import pytest
 from onnx import TensorProto, helper
 
@@ -261,3 +264,34 @@ def test_dims_are_read_as_name_and_size() -> None:
     assert parse_dims(["sequence=128", "x:0=2"]) == {"sequence": 128, "x:0": 2}
     with pytest.raises(InvalidArgumentError, match="NAME=SIZE"):
         parse_dims(["sequence=-1"])
+
+
+def test_sigint_in_the_middle_keeps_the_row_and_leaves_no_process(model) -> None:
+    words = ["bench", str(model), "--duration", "600", "--json", "-"]
+    script = f"import sys; from onnx_arch.cli.main import main; sys.argv = ['onnx-arch', *{words!r}]; main()"
+    process = subprocess.Popen(
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    with process:
+        assert process.stdout is not None
+        assert json.loads(process.stdout.readline())["kind"] == "bench_header"
+        workers = wait_for_children(process.pid)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+    rows = [json.loads(line) for line in out.splitlines()]
+    assert process.returncode == 2
+    assert err == "onnx-arch: interrupted; what was computed is kept\n"
+    assert [row["kind"] for row in rows] == ["benchmark", "bench_footer"]
+    assert rows[0]["outcome"] == "interrupted"
+    assert rows[1]["complete"] is False
+    assert not any(psutil.pid_exists(worker) for worker in workers)
+
+
+def wait_for_children(pid: int) -> list[int]:
+    """Processes that `pid` has started, once there are any."""
+    for _ in range(600):
+        children = [child.pid for child in psutil.Process(pid).children(recursive=True)]
+        if children:
+            return children
+        time.sleep(0.1)
+    pytest.fail("no worker was started within a minute")

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from onnx_arch.benchmarks import speed
-from onnx_arch.benchmarks.speed import SECTIONS, SpeedRow, in_unit, interleave, replace_section, table
+from onnx_arch.benchmarks.speed import SECTIONS, SpeedRow, in_unit, interleave, replace_section, run_python, table
+from onnx_arch.errors import CrashedError
 
 
 def blocks(*samples: float) -> list[list[float]]:
@@ -30,8 +31,8 @@ def test_speed_up_is_the_other_over_the_measured() -> None:
 
 
 def test_row_without_demand_or_with_few_rounds_says_so() -> None:
-    row = SpeedRow("a", "b", blocks(1.0), blocks(2.0))
-    assert table([row]).splitlines()[-1] == "| a | 1 s | b | 2 s | 0.5 | too few rounds (1) |  |  |"
+    row = SpeedRow("a", "b", blocks(1.0, 1.5), blocks(2.0, 2.0))
+    assert table([row]).splitlines()[-1] == "| a | 1.25 s | b | 2 s | 0.625 | (0.5 to 0.75 in 2 rounds) |  |  |"
 
 
 def test_interleave_flips_the_order_from_round_to_round() -> None:
@@ -82,3 +83,9 @@ def test_main_writes_the_table_into_the_document(tmp_path, monkeypatch, capsys) 
     speed.main(["startup", "--write", str(document)])
     assert document.read_text(encoding="utf-8") == "<!-- startup -->\ntable of startup\n<!-- /startup -->\n"
     assert "table of startup" in capsys.readouterr().out
+
+
+def test_script_runs_in_a_process_of_its_own_and_its_failure_is_told() -> None:
+    assert run_python("import sys; print(sys.argv[1])", "word") == "word\n"
+    with pytest.raises(CrashedError, match="status 3 and said: no luck"):
+        run_python("import sys; sys.stderr.write('first\\nno luck\\n'); sys.exit(3)")
