@@ -85,7 +85,9 @@ def _judge_output(local: Local, index: int, actual: Any) -> Verdict:
     witness = None
     if scale is not None and isinstance(value.data, np.ndarray):
         witness = witness_for(local.call, index, value.data, scale)
-    return judge(actual, value.data, value.dtype, scale, witness)
+    verdict = judge(actual, value.data, value.dtype, scale, witness)
+    open_with_reason = verdict.outcome is Outcome.UNJUDGED and local.reason
+    return dataclasses.replace(verdict, message=local.reason) if open_with_reason else verdict
 
 
 def _fingerprint(node: Node, local: Local, actual: Mapping[str, Any]) -> str:

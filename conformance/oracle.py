@@ -10,8 +10,18 @@ from typing import Any
 import numpy as np
 
 from ..errors import InvalidAttributeError, InvalidInputError, MissingKernelError
-from ..graphs.evaluation import Value, Values, call_node, judge_call, run_call, start_values, stored_value
+from ..graphs.evaluation import (
+    Value,
+    Values,
+    call_node,
+    captured_names,
+    judge_call,
+    run_call,
+    start_values,
+    stored_value,
+)
 from ..graphs.model import Model, Node
+from ..graphs.subgraph_call import SubgraphCall
 from ..operators.evaluation import Call
 from ..operators.registry import parameters
 from ..operators.scale import Array, Scale
@@ -26,7 +36,7 @@ class Local:
         call: the resolved kernel call, None where there is none.
         outputs: reference outputs.
         scales: their error scales; None where the operator has none.
-        reason: why there is no reference, else "".
+        reason: why there is no reference, or why outputs whose scale judges nothing are left open, else "".
     """
 
     call: Call | None
@@ -48,13 +58,13 @@ class Oracle:
 
     def local(self, node: Node, *, scaled: bool = True) -> Local:
         """The reference for a node on the runtime's inputs, with error scales unless nobody needs them."""
-        values = {name: stored_value(self.actual[name]) for name in node.inputs if name}
+        values = {name: stored_value(self.actual[name]) for name in captured_names(node)}
         try:
             call = call_node(node, values)
             outputs, scales = judge_call(node, call) if scaled else (run_call(node, call), None)
         except (MissingKernelError, InvalidInputError, InvalidAttributeError) as error:
             return Local(None, (), None, str(error))
-        return Local(call, outputs, scales)
+        return Local(call, outputs, scales, call.doubt if scaled and isinstance(call, SubgraphCall) else "")
 
     def advance(self, node: Node, local: Local, outputs: Mapping[str, Any]) -> dict[str, float | None]:
         """Store the runtime's outputs of a node and compute its clean ones.
@@ -82,6 +92,8 @@ class Oracle:
     def _clean_outputs(self, node: Node, local: Local) -> tuple[Value, ...] | None:
         if local.call is None:
             return None
+        if isinstance(local.call, SubgraphCall):
+            return self._recomputed(node)
         dirty = [i for i, name in enumerate(node.inputs) if name and not self._untouched(name)]
         if not dirty and node.op_type != "Cast":
             return local.outputs
@@ -89,9 +101,12 @@ class Oracle:
             moved = self._by_linearity(node, local, dirty[0])
             if moved is not None:
                 return moved
+        return self._recomputed(node)
+
+    def _recomputed(self, node: Node) -> tuple[Value, ...] | None:
         try:
             return run_call(node, call_node(node, self.clean), clean=True)
-        except (InvalidInputError, InvalidAttributeError):
+        except (MissingKernelError, InvalidInputError, InvalidAttributeError):
             return None
 
     def _untouched(self, name: str) -> bool:

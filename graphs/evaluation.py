@@ -4,53 +4,35 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from ..errors import InvalidInputError, MissingKernelError
 from ..operators.evaluation import Call, output_dtypes, prepare
-from ..operators.rounding import half_unit, natural_spread
-from ..operators.scale import Scale
-from ..operators.storage import decode, float_format, is_float
+from ..operators.plain import plain_outputs
+from ..operators.rounding import growth, half_unit, natural_spread
+from ..operators.scale import Rule, Scale, exact
+from ..operators.storage import FloatFormat, decode, encode, float_format, is_float
+from .control_flow import Run
 from .model import Graph, Model, Node
+from .subgraph_call import SubgraphCall, subgraph_call
+from .values import Value, Values, stored_value
 
 WIDE_FLOATS = frozenset({"float64", "float32", "float16", "bfloat16"})
 """Types between which a clean run does not round at a Cast: there the type is storage, not semantics."""
-
-
-@dataclass(frozen=True)
-class Value:
-    """A tensor of a float64 run: its values, and the dtype in which a runtime would store them.
-
-    Attributes:
-        data: float64 where floating-point (a float32 weight may stay as stored), as stored otherwise; a list of
-            Values' data for a sequence, None for an absent optional.
-        dtype: stored dtype, None where it is not determined.
-    """
-
-    data: Any
-    dtype: np.dtype[Any] | None
-
-
-def stored_value(tensor: Any) -> Value:
-    """A value from a stored tensor, not yet decoded (the kernel's seam does that)."""
-    return Value(tensor, tensor.dtype if isinstance(tensor, np.ndarray) else None)
-
-
-Values = dict[str, Value]
 
 
 def call_node(node: Node, values: Mapping[str, Value]) -> Call:
     """Resolve a node to a kernel call on these values.
 
     Raises:
-        MissingKernelError: no kernel for it, or it holds a subgraph (control flow).
+        MissingKernelError: no kernel for it.
         InvalidAttributeError: an attribute that the kernel does not know.
     """
     if any(isinstance(attribute, Graph) for attribute in node.attributes.values()):
-        raise MissingKernelError(f"no kernel for {node.op_type}: control flow over subgraphs is not evaluated yet")
+        scope = {name: values[name] for name in captured_names(node)}
+        return subgraph_call(node, scope, run_graph)
     inputs = [values[name] if name else Value(None, None) for name in node.inputs]
     return prepare(
         node.op_type,
@@ -69,6 +51,8 @@ def run_call(node: Node, call: Call, *, clean: bool = False) -> tuple[Value, ...
     Raises:
         InvalidInputError: the kernel cannot take these inputs (shapes that do not go together).
     """
+    if isinstance(call, SubgraphCall):
+        return call.run(Run(clean=True)) if clean else call.reference[0]
     if clean and node.op_type == "Cast" and _passes(call):
         target = np.dtype(_dtype_of_code(int(call.keywords["to"])))
         return (Value(call.inputs[0], target),)
@@ -83,6 +67,8 @@ def judge_call(node: Node, call: Call) -> tuple[tuple[Value, ...], tuple[Scale, 
     Raises:
         InvalidInputError: the kernel cannot take these inputs.
     """
+    if isinstance(call, SubgraphCall):
+        return call.reference[0], call.scales(call.reference[0])
     with _guarded(node, call):
         outputs, scales = call.judged()
     return _values(call, outputs), scales
@@ -194,40 +180,96 @@ def evaluate_model(
         MissingKernelError: an operator without a kernel; names the node.
         InvalidInputError: a node whose inputs do not go together.
     """
-    values = start_values(model.graph, feeds)
-    uses = last_uses(model.graph)
-    for node in model.graph.nodes:
-        outputs = _evaluate_node(node, values, noise)
+    outputs = run_graph(model.graph, start_values(model.graph, feeds), Run(clean=True, noise=noise), observe)
+    return {spec.name: _plain(value.data) for spec, value in zip(model.graph.outputs, outputs, strict=True)}
+
+
+def run_graph(graph: Graph, values: Values, run: Run, observe: Observer | None = None) -> tuple[Value, ...]:
+    """Run a graph, or a subgraph, node by node.
+
+    Args:
+        graph: its nodes in topological order.
+        values: its inputs and initializers, and for a subgraph what it sees of the graphs around it; used up.
+        run: how, and what is counted.
+        observe: called with every node and its outputs.
+
+    Returns:
+        The graph's outputs in order.
+
+    Raises:
+        MissingKernelError: an operator without a kernel; names the node.
+        InvalidInputError: a node whose inputs do not go together, or a limit of control flow.
+    """
+    uses = last_uses(graph)
+    for node in graph.nodes:
+        outputs = _evaluate_node(node, values, run)
         if observe is not None:
             observe(node, outputs)
         values.update({name: value for name, value in zip(node.outputs, outputs, strict=False) if name})
         free_values(values, node, uses)
-    return {spec.name: _plain(values[spec.name].data) for spec in model.graph.outputs}
+    return tuple(values[spec.name] for spec in graph.outputs)
 
 
-def _evaluate_node(node: Node, values: Values, noise: np.random.Generator | None) -> tuple[Value, ...]:
+def _evaluate_node(node: Node, values: Values, run: Run) -> tuple[Value, ...]:
     try:
         call = call_node(node, values)
+        if isinstance(call, SubgraphCall):
+            return call.run(run)
     except MissingKernelError as error:
         raise MissingKernelError(f"node {node.name}: {error}") from error
-    outputs = run_call(node, call, clean=True)
-    return outputs if noise is None else _perturbed(call, outputs, noise)
+    if run.plain and call.entry.scale is not exact:
+        return _in_plain_float32(node, call)
+    outputs = run_call(node, call, clean=run.clean)
+    if run.noise is None:
+        return outputs
+    return _perturbed(node, call, outputs, run, run.noise)
 
 
-def _perturbed(call: Call, outputs: Sequence[Value], noise: np.random.Generator) -> tuple[Value, ...]:
+def _in_plain_float32(node: Node, call: Call) -> tuple[Value, ...]:
+    """The outputs of a call in float32 with plain loops, rounded to the types in which they are stored."""
+    try:
+        data = plain_outputs(call)
+    except (ValueError, IndexError, TypeError) as error:
+        raise InvalidInputError(f"node {node.name} ({node.op_type}) in float32: {error}") from error
+    dtypes = output_dtypes(call, data)
+    return tuple(
+        Value(decode(encode(x, dtype)) if dtype is not None and is_float(dtype) else x, dtype)
+        for x, dtype in zip(data, dtypes, strict=True)
+    )
+
+
+def _perturbed(
+    node: Node, call: Call, outputs: Sequence[Value], run: Run, noise: np.random.Generator
+) -> tuple[Value, ...]:
     scales = call.scales([value.data for value in outputs])
     if scales is None:
+        run.doubts.append(f"node {node.name}: {node.op_type} has no error scale")
         return tuple(outputs)
     moved = []
     for value, scale in zip(outputs, scales, strict=False):
+        if scale.rule is Rule.DISTRIBUTION:
+            run.doubts.append(f"node {node.name}: {node.op_type} draws random values")
         if value.dtype is None or not is_float(value.dtype) or not isinstance(value.data, np.ndarray):
             moved.append(value)
             continue
         format_ = float_format(value.dtype)
-        size = scale.magnitude * natural_spread(scale, value.data, format_) * half_unit(format_)
+        spread = natural_spread(scale, value.data, format_)
+        size = scale.magnitude * spread * half_unit(format_)
         error = noise.standard_normal(value.data.shape) * np.nan_to_num(size, posinf=0.0)
         moved.append(Value(value.data + error, value.dtype))
+        _note_rounding(run, scale, spread, format_)
     return (*moved, *outputs[len(moved) :])
+
+
+def _note_rounding(run: Run, scale: Scale, spread: np.ndarray, format_: FloatFormat) -> None:
+    """Count a rounding, and how far its certain bound lies beyond its standard deviation."""
+    terms = np.asarray(scale.terms, np.float64)
+    largest = float(terms[np.isfinite(terms)].max(initial=0.0))
+    if scale.rule is Rule.EXACT or largest == 0:
+        return
+    bound = largest if scale.rule is Rule.ULP else 2.0 * growth(largest, format_)
+    run.roundings += 1
+    run.widest = max(run.widest, bound / float(np.min(spread[spread > 0], initial=bound)))
 
 
 def propagated_spread(
@@ -261,4 +303,4 @@ def _squared_difference(moved: Any, clean: Any) -> Any:
     return np.asarray(not np.array_equal(moved, clean), np.float64)
 
 
-__all__ = ["Value", "Values", "call_node", "evaluate_model", "propagated_spread", "run_call"]
+__all__ = ["Value", "Values", "call_node", "evaluate_model", "propagated_spread", "run_call", "stored_value"]
