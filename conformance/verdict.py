@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 
+from ..operators.parallel import for_each
 from ..operators.rounding import growth, half_unit, natural_spread
 from ..operators.scale import Array, Rule, Scale
 from ..operators.storage import FloatFormat, encode, float_format, is_float
@@ -227,8 +228,7 @@ def _judge_rounded(actual: Array, reference: Array, scale: Scale, witness: Witne
     judged = Judged(actual, reference, scale, format_, _rule_name(scale))
     if actual.size == 0:
         return Verdict(Outcome.PASSED, judged.rule, message="empty tensor")
-    with np.errstate(all="ignore"):
-        quick = _naturally(judged)
+    quick = _naturally(judged)
     return _in_full(judged, witness) if quick is None else quick
 
 
@@ -248,8 +248,11 @@ def _in_full(judged: Judged, witness: Witness | None) -> Verdict:
     return _by_sums(judged, z, verdict, witness)
 
 
-BLOCK = 1 << 15
+BLOCK = 1 << 13
 """Elements that are compared at a time, so that every intermediate array stays in the cache."""
+
+PIECE = 1 << 19
+"""Elements that one thread takes at a time."""
 
 
 def _naturally(judged: Judged) -> Verdict | None:
@@ -260,24 +263,19 @@ def _naturally(judged: Judged) -> Verdict | None:
     size = judged.scale.magnitude
     if judged.scale.rule is Rule.ULP or size.shape != judged.reference.shape or judged.actual.dtype != np.float32:
         return None
-    unit, floor = half_unit(judged.format), _floor(judged.format)
     flat = [np.ascontiguousarray(x).reshape(-1) for x in (judged.actual, judged.reference, size)]
-    squares, largest, largest_gap = 0.0, 0.0, 0.0
-    for start in range(0, flat[0].size, BLOCK):
-        a, r, s = (x[start : start + BLOCK] for x in flat)
-        gap = np.abs(a - r)
-        z = gap / np.maximum(s * unit, floor)
-        peak = float(z.max())
-        # Not a number, too large, or rounded where nothing is added up: the whole tensor is looked at in full.
-        if not peak <= OUTLIER_FLOOR or (s.min() == 0 and bool(((s == 0) & (gap > 0)).any())):
-            return None
-        largest, largest_gap = max(largest, peak), max(largest_gap, float(gap.max()))
-        squares += float(z @ z)
-    rms = math.sqrt(squares / flat[0].size)
+    figures: list[tuple[float, float, float]] = []
+
+    def piece(start: int) -> None:
+        if all(peak <= OUTLIER_FLOOR for peak, _, _ in figures):
+            figures.append(_block_figures([x[start : start + PIECE] for x in flat], judged.format))
+
+    for_each(piece, range(0, flat[0].size, PIECE))
+    largest, largest_gap = (max(column) for column in list(zip(*figures, strict=True))[:2])
+    rms = math.sqrt(sum(squares for _, _, squares in figures) / flat[0].size)
     k = _k(judged)
-    if rms > min(NATURAL_RMS, math.sqrt(STATISTICAL_FACTOR * k)) or largest > 2 * k:
+    if not largest <= min(OUTLIER_FLOOR, 2 * k) or rms > min(NATURAL_RMS, math.sqrt(STATISTICAL_FACTOR * k)):
         return None
-    bits = judged.format.fraction_bits + 1 - math.log2(rms) if rms > 0 else None
     return Verdict(
         Outcome.PASSED,
         judged.rule,
@@ -285,9 +283,28 @@ def _naturally(judged: Judged) -> Verdict | None:
         rms_z=rms,
         allowed_rms_z=math.sqrt(STATISTICAL_FACTOR * k),
         allowed_max_z=2.0 * k,
-        bits=bits,
+        bits=judged.format.fraction_bits + 1 - math.log2(rms) if rms > 0 else None,
         max_abs=largest_gap,
     )
+
+
+def _block_figures(flat: Sequence[Array], format_: FloatFormat) -> tuple[float, float, float]:
+    """(largest z, largest |a − r|, Σ z²); infinite where anything is not natural."""
+    unit, floor = half_unit(format_), _floor(format_)
+    largest, largest_gap, squares = 0.0, 0.0, 0.0
+    for start in range(0, flat[0].size, BLOCK):
+        a, r, s = (x[start : start + BLOCK] for x in flat)
+        with np.errstate(all="ignore"):
+            gap = np.abs(a - r)
+            z = gap / np.maximum(s * unit, floor)
+        peak = float(z.max())
+        if not peak <= OUTLIER_FLOOR:
+            return math.inf, math.inf, math.inf
+        if s.min() == 0 and bool(((s == 0) & (gap > 0)).any()):
+            return math.inf, math.inf, math.inf
+        largest, largest_gap = max(largest, peak), max(largest_gap, float(gap.max()))
+        squares += float(z @ z)
+    return largest, largest_gap, squares
 
 
 def _wrong_special(judged: Judged, wide: Array, finite: Array) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ._parallel import for_each
+from .parallel import for_each
 from .scale import Array
 
 BLOCK_ELEMENTS = 1 << 20

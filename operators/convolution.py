@@ -11,7 +11,7 @@ import numpy as np
 
 from ..errors import InvalidAttributeError, InvalidInputError
 from ._contraction import MAGNITUDE, VALUE, DType, Pass, magnitude
-from ._parallel import for_each
+from .parallel import for_each
 from ._windows import output_shape, resolve_pads
 from .registry import judged, kernel, products, scale
 from .scale import Array, Rule, Scale
