@@ -119,6 +119,7 @@ class Flow:
         values.update({spec.name: _typed(value, spec) for spec, value in zip(formal, inputs, strict=True)})
         outputs = self.run_graph(graph, values, self.run)
         results = [Value(decoded(value.data), value.dtype) for value in outputs]
+        self.run.weigh(sum(map(_size_bytes, results)), self.node.name)
         return tuple(_typed(value, spec) for value, spec in zip(results, graph.outputs, strict=True))
 
     def graph(self, attribute: str) -> Graph:
@@ -206,7 +207,8 @@ def _loop_variables(graph: Graph, index: int, holds: bool) -> tuple[Value, Value
 
 
 def _size_bytes(value: Value) -> int:
-    return value.data.nbytes if isinstance(value.data, np.ndarray) else 0
+    tensors = value.data if isinstance(value.data, list) else [value.data]
+    return sum(tensor.nbytes for tensor in tensors if isinstance(tensor, np.ndarray))
 
 
 def _stacked(flow: Flow, values: Sequence[Value], spec: TensorSpec, axis: int = 0) -> Value:

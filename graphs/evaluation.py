@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
+import onnx
 
 from ..errors import InvalidInputError, MissingKernelError
 from ..operators.evaluation import Call, output_dtypes, prepare
@@ -98,8 +99,6 @@ def _plain(data: Any) -> Any:
 
 
 def _dtype_of_code(code: int) -> np.dtype[Any]:
-    import onnx
-
     return onnx.helper.tensor_dtype_to_np_dtype(code)
 
 
@@ -256,7 +255,7 @@ def _perturbed(
         spread = natural_spread(scale, value.data, format_)
         size = scale.magnitude * spread * half_unit(format_)
         error = noise.standard_normal(value.data.shape) * np.nan_to_num(size, posinf=0.0)
-        moved.append(Value(value.data + error, value.dtype))
+        moved.append(Value(np.asarray(value.data + error), value.dtype))
         _note_rounding(run, scale, spread, format_)
     return (*moved, *outputs[len(moved) :])
 
@@ -288,7 +287,7 @@ def propagated_spread(
         floating-point, the root mean square of (sample != clean).
     """
     clean = evaluate_model(model, feeds)
-    total = {name: np.zeros(np.shape(value)) for name, value in clean.items()}
+    total = {name: np.zeros(getattr(value, "shape", ())) for name, value in clean.items()}
     for sample in range(samples):
         moved = evaluate_model(model, feeds, noise=np.random.default_rng([seed, sample]))
         for name, value in clean.items():

@@ -137,12 +137,15 @@ class SubgraphCall(Call):
         return self._with_undefined(_moved_scale(value, moved, float(bound)), index, value)
 
     def _with_undefined(self, scale: Scale, index: int, value: Value) -> Scale:
-        """The scale with infinite terms where the specification defines no value."""
+        """The scale, infinite where the specification defines no value."""
+        if not isinstance(value.data, np.ndarray):
+            return scale
         inputs = self.inputs[: len(self.node.inputs)]
-        undefined = undefined_elements(self.node, inputs, index, np.shape(value.data))
+        undefined = undefined_elements(self.node, inputs, index, value.data.shape)
         if not undefined.any():
             return scale
-        return Scale(scale.magnitude, np.where(undefined, np.inf, scale.terms), scale.rule, scale.spread)
+        size = scale.magnitude if scale.rule is Rule.EXACT else np.where(undefined, np.inf, scale.magnitude)
+        return Scale(size, np.where(undefined, np.inf, scale.terms), scale.rule, scale.spread)
 
     def plain_outputs(self, *inputs: Any) -> tuple[Any, ...]:
         """The subgraphs in float32 with plain loops, on the path of the reference; a sequence has no such control.

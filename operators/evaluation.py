@@ -156,8 +156,24 @@ def output_dtypes(call: Call, outputs: Sequence[Any]) -> tuple[np.dtype[Any] | N
     if "stash_type" in schema.attributes:
         stash = call.keywords.get("stash_type", onnx.TensorProto.FLOAT)
         bound.setdefault("U", onnx.helper.tensor_dtype_to_np_dtype(stash))
-    element = call.stored[0] if call.inputs and isinstance(call.inputs[0], list) else None
-    return tuple(_output_dtype(schema, bound, index, value, element) for index, value in enumerate(outputs))
+    if any(isinstance(value, list) for value in (*call.inputs, *outputs)):
+        return tuple(_sequence_dtype(schema, bound, call, index, value) for index, value in enumerate(outputs))
+    return tuple(_output_dtype(schema, bound, index, value) for index, value in enumerate(outputs))
+
+
+def _sequence_dtype(
+    schema: onnx.defs.OpSchema, bound: Mapping[str, np.dtype[Any]], call: Call, index: int, value: Any
+) -> np.dtype[Any] | None:
+    """As `_output_dtype` where a sequence comes in or goes out: the schema does not tie its type to its tensors'.
+
+    They have the type of the first input; of an empty sequence, whose type is not known, that of a tensor put into it.
+    """
+    first = next((dtype for dtype in call.stored if dtype is not None and is_float(dtype)), None)
+    element = call.stored[0] if call.stored and call.stored[0] is not None else first
+    found = _output_dtype(schema, bound, index, value)
+    if isinstance(value, list) or found == np.float64:
+        return element if element is not None or found == np.float64 else found
+    return found
 
 
 def _bound_types(schema: onnx.defs.OpSchema, stored: Sequence[np.dtype[Any] | None]) -> dict[str, np.dtype[Any]]:
@@ -175,9 +191,7 @@ def _output_dtype(
     bound: Mapping[str, np.dtype[Any]],
     index: int,
     value: Any,
-    element: np.dtype[Any] | None,
 ) -> np.dtype[Any] | None:
-    """`element` is the dtype of the tensors of a sequence that comes in, for what is taken out of it."""
     if not isinstance(value, np.ndarray | list):
         return None
     formal = schema.outputs[min(index, len(schema.outputs) - 1)]
@@ -185,8 +199,7 @@ def _output_dtype(
         return bound[formal.type_str]
     if formal.type_str in _TENSOR_TYPES:
         return np.dtype(_TENSOR_TYPES[formal.type_str])
-    decoded_only = isinstance(value, list) or value.dtype == np.float64
-    return element if element is not None and decoded_only else _dtype(value)
+    return _dtype(value)
 
 
 def evaluate(
