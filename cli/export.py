@@ -39,7 +39,9 @@ Names = Annotated[
 ]
 Output = Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Each bundle becomes DIR/NAME.")]
 Preset = Annotated[str, typer.Option("--preset", help="Size of an architecture: published or tiny.")]
-Opset = Annotated[int | None, typer.Option("--opset", metavar="N", help="ai.onnx version, 18 to 25.  [default: 20]")]
+Opset = Annotated[
+    int | None, typer.Option("--opset", metavar="N", help="ai.onnx version, 18 to 25.  [default: 20; 22 for bfloat16]")
+]
 DtypeOption = Annotated[
     Dtype | None, typer.Option("--dtype", help="Floating-point type.  [default: float32; a module's own]")
 ]

@@ -90,18 +90,21 @@ def _finite(value: Any) -> Any:
 
 def problems(proof: GraphProof) -> list[str]:
     """One line per thing that is not green: which output, where, by how much, and why it was not judged."""
-    lines = []
+    found: dict[str, list[str]] = {}
     for shape in proof.shapes:
         for trial in (shape.graph, shape.runtime):
-            lines += [f"{_where(shape.sizes)}{trial.standing}: {trial.message}"] if trial.message else []
+            texts = [f"{trial.standing}: {trial.message}"] if trial.message else []
             wrong = [item for item in trial.comparisons if item.standing is not Standing.PASSED]
-            lines += [f"{_where(shape.sizes)}output {item.output}: {item.message}" for item in wrong]
-    lines += [proof.divergence.message] if proof.divergence is not None else []
-    return list(dict.fromkeys(lines))
+            for text in [*texts, *(f"output {item.output}: {item.message}" for item in wrong)]:
+                found.setdefault(text, []).append(_sizes(shape.sizes))
+    lines = [text if len(places) == len(proof.shapes) else _placed(text, places) for text, places in found.items()]
+    return lines + ([proof.divergence.message] if proof.divergence is not None else [])
 
 
-def _where(sizes: Mapping[str, int]) -> str:
-    return f"at {_sizes(sizes)}: " if sizes else ""
+def _placed(text: str, places: Sequence[str]) -> str:
+    """What is not so at every shape, with its shapes."""
+    shown = "; ".join(place for place in dict.fromkeys(places) if place)
+    return f"at {shown}: {text}" if shown else text
 
 
 def result_lines(bundle: Bundle) -> Iterator[str]:

@@ -16,7 +16,7 @@ from .arrays import to_numpy
 from .calling import arguments
 from .float64 import record_float64
 from .proof import Divergence, Standing, compare
-from .rounding import rounding_spread
+from .rounding import rounding_spread, translation_spread
 from .translation import Trace
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -41,7 +41,7 @@ def find_divergence(model: Model, trace: Trace, spec: GraphSpec, feeds: Mapping[
     wanted = {value: to_numpy(recorded[traced]) for value, traced in matched.items() if traced in recorded}
     exposed = _with_outputs(model, wanted)
     clean = evaluate_model(exposed, feeds)
-    spread = rounding_spread(exposed, feeds, clean, seed=0)
+    spread = translation_spread(exposed, feeds, clean, trace.rounded, rounding_spread(exposed, feeds, clean))
     order = sorted(wanted, key=lambda value: made[value].index)
     for value in order:
         found = compare(value, clean[value], wanted[value], spread[value])

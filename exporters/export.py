@@ -35,7 +35,7 @@ from .proving import Case, Exported, prove
 from .serialization import WrittenFile, weight_bytes, write_bytes, write_model
 from .subject import Subject, architecture_subject, parameter_count
 from .sweep import swept_sizes, traced_sizes
-from .targets import DEFAULT_OPSET, bundle_name, check_target
+from .targets import bundle_name, check_target, default_opset
 from .translation import Translations, translate
 
 Say = Callable[[str], None]
@@ -61,7 +61,7 @@ def export_architecture(  # noqa: PLR0913 - what a user may ask for
         name: of the architecture.
         output_dir: the folder that the bundle's folder is made in.
         preset: "published" or "tiny".
-        opset: version of ai.onnx; None is `DEFAULT_OPSET`.
+        opset: version of ai.onnx; None is 20, and 22 for bfloat16.
         dtype: "float32", "float16", "bfloat16" or "float64": parameters are rounded to it.
         weights: checkpoint; None fills parameters with seeded random numbers.
         seed: of parameters and inputs.
@@ -77,7 +77,7 @@ def export_architecture(  # noqa: PLR0913 - what a user may ask for
         InvalidArgumentError, WeightsError, ExportError
     """
     check_target(dtype, opset)
-    request = Request(output_dir, opset or DEFAULT_OPSET, seed, external_data, say=say)
+    request = Request(output_dir, opset or default_opset(dtype), seed, external_data, say=say)
     asked: dict[str, Any] = {"dtype": dtype, "seed": seed, "weights": weights, "dynamic": dynamic, "inputs": inputs}
     build = partial(architecture_subject, name, preset=preset, **asked)
     return _export(request, bundle_name(name), build, command_words(name, request, {"preset": preset, **asked}))
@@ -103,7 +103,7 @@ def export_module(  # noqa: PLR0913 - what a user may ask for
         spec: "path/to/file.py:factory" or "package.module:factory"; the factory takes no argument and returns a
             module, (module, args) or (module, args, kwargs).
         output_dir: the folder that the bundle's folder is made in.
-        opset: version of ai.onnx; None is `DEFAULT_OPSET`.
+        opset: version of ai.onnx; None is 20, and 22 for bfloat16.
         dtype: floating-point type to convert to; None leaves the module's own.
         weights: checkpoint with the module's own keys.
         seed: of torch's generator while the factory runs, and of inputs.
@@ -120,7 +120,7 @@ def export_module(  # noqa: PLR0913 - what a user may ask for
         InvalidArgumentError, WeightsError, ExportError
     """
     check_target(dtype, opset)
-    request = Request(output_dir, opset or DEFAULT_OPSET, seed, external_data, translations, say)
+    request = Request(output_dir, opset or default_opset(dtype), seed, external_data, translations, say)
     asked: dict[str, Any] = {"dtype": dtype, "seed": seed, "weights": weights, "dynamic": dynamic, "inputs": inputs}
     words = command_words(Path(spec).name, request, asked)
     return _export(request, bundle_name(spec), partial(module_subject, spec, **asked), words)

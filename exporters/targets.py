@@ -34,6 +34,15 @@ def numpy_dtype(name: str) -> np.dtype[Any]:
         raise InvalidArgumentError(f"no dtype {name!r}; known are float32, float16, bfloat16, int64, bool, …") from None
 
 
+BFLOAT16_OPSET = 22
+"""The default for bfloat16: the first opset in which Conv, the pools and the normalisations take it."""
+
+
+def default_opset(dtype: str | None) -> int:
+    """The opset of an export in `dtype` that asks for none."""
+    return BFLOAT16_OPSET if dtype == "bfloat16" else DEFAULT_OPSET
+
+
 def bundle_name(subject: str) -> str:
     """The name of a subject's bundle: the architecture's, or that of the factory in `path/to/file.py:factory`.
 

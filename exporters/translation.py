@@ -20,7 +20,8 @@ from ..architectures.specification import GraphSpec
 from ..errors import ExportError
 from .arrays import to_torch
 from .calling import substitute
-from .provenance import Origin, Snapshot, rename_initializers, take_snapshot, trace_origins
+from .provenance import COMPUTED, Origin, Snapshot, rename_initializers, take_snapshot, trace_origins
+from .typing_rules import check_types, mend_folded_types
 
 Translations = Mapping[Callable[..., Any], Callable[..., Any]]
 
@@ -47,6 +48,17 @@ class Trace:
     origins: Mapping[str, Origin]
     parameters: tuple[str, ...]
     dims: Mapping[str, tuple[int | str, ...]]
+
+    @property
+    def rounded(self) -> frozenset[str]:
+        """Initializers that were computed at export."""
+        return frozenset(name for name, origin in self.origins.items() if origin.transform == COMPUTED)
+
+    @property
+    def folded(self) -> bool:
+        """Whether parameters went into constants that were computed at export."""
+        origins = self.origins.values()
+        return any(origin.transform == COMPUTED and origin.operators for origin in origins)
 
 
 @dataclass(frozen=True)
@@ -145,10 +157,13 @@ def _finish(spec: GraphSpec, program: torch.onnx.ONNXProgram, before: Snapshot, 
     if exported is None:
         raise ExportError(f"{spec.name}: torch.onnx returned no program")
     traced_names = {node.name for node in exported.graph.nodes}
-    origins = rename_initializers(model.graph, trace_origins(model.graph, before))
+    origins = trace_origins(model.graph, before)
+    mend_folded_types(model.graph, origins, opset)
+    origins = rename_initializers(model.graph, origins)
     traced = _rename_ports(spec, model.graph, traced_names)
     _rename_dims(spec, model.graph)
     places = _name_nodes(model.graph)
+    check_types(spec.name, model.graph, opset)
     _strip(model, spec.name)
     parameters = tuple(sorted(str(spec.target) for spec in exported.graph_signature.input_specs if spec.target))
     dims = {value.name or "": _dims(value) for value in (*model.graph.inputs, *model.graph.outputs)}

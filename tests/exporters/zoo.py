@@ -1,0 +1,220 @@
+"""Modules that people export: every trick that a correct export must survive. Each factory takes no argument."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F  # noqa: N812 - its usual name
+from torch import Tensor, nn
+
+
+class Buffers(nn.Module):
+    """A persistent buffer, one that is not saved, a plain tensor attribute, and a buffer that nothing uses."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(6, 5)
+        self.register_buffer("gain", torch.randn(5))
+        self.register_buffer("shift", torch.randn(5), persistent=False)
+        self.register_buffer("unused", torch.randn(3))
+        self.plain = torch.tensor(0.3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (self.linear(x) * self.gain + self.shift) * self.plain
+
+
+class ScaledDot(nn.Module):
+    """Several inputs; 1/sqrt(d) as a Python number; softmax over an inner axis; dropout at rest."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.dropout = nn.Dropout(0.5)
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:  # (B, T, D), (B, S, D) ×2 -> (B, T, D)
+        scores = q @ k.transpose(1, 2) * (1 / math.sqrt(q.shape[-1]))
+        return self.dropout(torch.softmax(scores, dim=-1)) @ v
+
+
+class Tokens(nn.Module):
+    """Integer tokens and a boolean mask; positions computed on the way; a float32 island; integer, boolean results."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(11, 8)
+        self.norm = nn.LayerNorm(8)
+        self.head = nn.Linear(8, 11)
+
+    def forward(self, tokens: Tensor, mask: Tensor) -> dict[str, Tensor]:
+        positions = torch.arange(tokens.shape[1], device=tokens.device, dtype=torch.float32)
+        angles = positions[:, None] * torch.exp(torch.arange(4, dtype=torch.float32) * (-math.log(100.0) / 4))
+        x = self.embedding(tokens) + torch.cat([angles.sin(), angles.cos()], dim=-1).to(self.head.weight.dtype)
+        x = self.norm(x.float().to(self.head.weight.dtype))
+        x = x.masked_fill(~mask[..., None], 0.0)
+        logits = self.head(x)
+        return {"logits": logits, "best": logits.argmax(-1), "confident": logits.amax(-1) > 0.5}
+
+
+class Cache(nn.Module):
+    """Nested state in and out, past and present, as decoders have it; an optional argument left out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.key = nn.Linear(4, 4)
+        self.value = nn.Linear(4, 4)
+
+    def forward(
+        self, x: Tensor, past: list[dict[str, Tensor]], bias: Tensor | None = None
+    ) -> tuple[Tensor, list[dict[str, Tensor]]]:
+        present = []
+        for layer in past:
+            keys = torch.cat([layer["key"], self.key(x)], dim=2)
+            values = torch.cat([layer["value"], self.value(x)], dim=2)
+            x = F.scaled_dot_product_attention(x, keys, values)
+            present.append({"key": keys, "value": values})
+        return (x if bias is None else x + bias), present
+
+
+class Echo(nn.Module):
+    """Returns its input, one result twice, and an argument's constant."""
+
+    def forward(self, x: Tensor, power: int, mode: str) -> tuple[Tensor, Tensor, Tensor]:
+        y = x**power if mode == "power" else x
+        return x, y, y
+
+
+class Picture(nn.Module):
+    """Convolutions with dilation, stride and groups; every normalisation; GELU both ways; pooling with indices."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 8, 3, dilation=2, padding=2)
+        self.batch_norm = nn.BatchNorm2d(8)
+        self.second = nn.Conv2d(8, 8, 3, stride=2, groups=4, bias=False)
+        self.group_norm = nn.GroupNorm(2, 8)
+        self.instance_norm = nn.InstanceNorm2d(8, affine=True)
+        with torch.no_grad():
+            self.batch_norm.running_mean.normal_()
+            self.batch_norm.running_var.uniform_(0.5, 1.5)
+            for norm in (self.batch_norm, self.group_norm, self.instance_norm):
+                norm.weight.uniform_(0.5, 1.5)
+                norm.bias.normal_()
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.gelu(self.batch_norm(self.first(x)))
+        x = F.gelu(self.group_norm(self.second(x)), approximate="tanh")
+        x = F.silu(self.instance_norm(x)) - 0.1 * x
+        return F.avg_pool2d(x, 3, padding=1, count_include_pad=False).mean(dim=(2, 3))
+
+
+class Folding(nn.Module):
+    """What `fold` folds away: batch normalisation without a bias before it, and a weight that is transposed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(2, 3, 3, bias=False)
+        self.bn = nn.BatchNorm2d(3)
+        self.out = nn.Linear(3, 2, bias=False)
+        with torch.no_grad():
+            self.bn.running_mean.normal_()
+            self.bn.running_var.uniform_(0.5, 1.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.out(self.bn(self.conv(x)).flatten(2).transpose(1, 2))
+
+
+class Halves(nn.Module):
+    """Takes pictures of even height only."""
+
+    def forward(self, x: Tensor) -> Tensor:  # (B, H) -> (B, H / 2)
+        if x.shape[1] % 2 != 0:
+            raise ValueError(f"height {x.shape[1]} is odd")
+        a, b = x.chunk(2, dim=1)
+        return a * b
+
+
+class Frozen(nn.Module):
+    """Its batch is two, and it says so in its code."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.reshape(2, -1) * 2
+
+
+class Random(nn.Module):
+    """Adds noise: no two runs agree."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + torch.randn_like(x)
+
+
+def buffers():
+    return Buffers(), torch.randn(2, 6)
+
+
+def scaled_dot():
+    return ScaledDot(), (torch.randn(2, 3, 4), torch.randn(2, 5, 4), torch.randn(2, 5, 4))
+
+
+def tokens():
+    mask = torch.tensor([[True, True, True, False], [True, True, False, False]])
+    return Tokens(), (torch.tensor([[1, 2, 3, 4], [10, 9, 8, 0]]), mask)
+
+
+def cache():
+    past = [{"key": torch.randn(2, 2, 3, 4), "value": torch.randn(2, 2, 3, 4)} for _ in range(2)]
+    return Cache(), (torch.randn(2, 2, 1, 4),), {"past": past}
+
+
+def echo():
+    return Echo(), (torch.rand(2, 3), 3, "power")
+
+
+def picture():
+    return Picture(), (torch.randn(2, 3, 12, 14),)
+
+
+def folding():
+    return Folding(), (torch.randn(2, 2, 5, 5),)
+
+
+def halves():
+    return Halves(), (torch.randn(2, 4),)
+
+
+def frozen():
+    return Frozen(), (torch.randn(2, 3),)
+
+
+def random():
+    return Random(), (torch.randn(2, 3),)
+
+
+def only_module():
+    return ScaledDot()
+
+
+def zeros():
+    """Example inputs that say nothing: a wrong graph would be right on them."""
+    return Picture(), (torch.zeros(2, 3, 12, 14),)
+
+
+instance = nn.Sequential(nn.Linear(3, 4), nn.GELU())
+
+
+def raises():
+    raise KeyError("no such layer")
+
+
+def not_a_module():
+    return 42
+
+
+def leaves():
+    raise SystemExit(3)
+
+
+def wrong_arguments():
+    return ScaledDot(), (torch.randn(2, 3, 4),)
+
+
+not_callable = 3
