@@ -10,6 +10,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
+from ..errors import OnnxArchError
 from ..operators.evaluation import Call
 from ..operators.scale import Array
 from ..operators.storage import encode, is_float
@@ -106,8 +107,8 @@ def _rms(a: Array, b: Any) -> float:
 def _explains(hypothesis: Hypothesis, observed: Array, dtype: np.dtype[Any], reference: Any, deviation: float) -> bool:
     try:
         supposed = np.asarray(hypothesis.outputs()[0])
-    except (ValueError, IndexError, TypeError):
-        return False
+    except (OnnxArchError, ValueError, IndexError, TypeError):
+        return False  # the hypothesis does not go with these inputs
     if supposed.shape != observed.shape:
         return False
     stored = encode(supposed, dtype).astype(np.float64) if supposed.dtype.kind == "f" else supposed.astype(np.float64)
@@ -145,8 +146,12 @@ def _narrowed(call: Call) -> Iterator[Hypothesis]:
     if call.entry.op_type not in CONTRACTIONS or call.stored[0] != np.float32:
         return
     for name, narrow in _NARROW.items():
-        inputs = tuple(narrow(x) if i < 2 and isinstance(x, np.ndarray) else x for i, x in enumerate(call.inputs))
-        yield Hypothesis(name, _call(call, inputs))
+        for count in (2, len(call.inputs)):  # the factors alone, or the bias (or mask) as well
+            inputs = tuple(
+                narrow(x) if i < count and isinstance(x, np.ndarray) and x.dtype.kind == "f" else x
+                for i, x in enumerate(call.inputs)
+            )
+            yield Hypothesis(name, _call(call, inputs))
 
 
 def _wiring(call: Call) -> Iterator[Hypothesis]:

@@ -63,6 +63,11 @@ class Watcher:
     peak_memory_bytes: int = 0
     _numbers: Iterator[int] = field(default_factory=itertools.count)
 
+    @property
+    def standalone(self) -> bool:
+        """Whether segments are written without links: only ONNX Runtime is known to follow them."""
+        return self.options.runtime != "onnxruntime"
+
     def observe(self, values: Mapping[str, Any]) -> Iterator[Observation]:
         """Every node in order; `values` holds, at each step, the stored tensors that later nodes read.
 
@@ -123,10 +128,11 @@ class Watcher:
         destination = self.folder / f"segment{next(self._numbers)}.onnx"
         names = [name for node in nodes for name in node.outputs if name]
         if whole:
-            file, feeds = expose(self.model, names, destination), dict(self.feeds)
+            file, feeds = expose(self.model, names, destination, standalone=self.standalone), dict(self.feeds)
         else:
-            feeds = {name: values[name] for name in crossing_names(nodes) if name in values}
-            file = segment_model(self.model, nodes, feeds, destination)
+            stored = self.model.graph.initializers.keys() - self.feeds.keys()
+            feeds = {name: values[name] for name in crossing_names(nodes) if name in values and name not in stored}
+            file = segment_model(self.model, nodes, feeds, destination, standalone=self.standalone)
         try:
             with self.open_session(file, options) as session:
                 outputs = session.run(feeds, names)

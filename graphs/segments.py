@@ -21,7 +21,9 @@ def crossing_names(nodes: Sequence[Node]) -> list[str]:
     return [name for name in dict.fromkeys(read) if name not in computed]
 
 
-def segment_model(model: Model, nodes: Sequence[Node], values: Mapping[str, Any], destination: Path) -> Path:
+def segment_model(
+    model: Model, nodes: Sequence[Node], values: Mapping[str, Any], destination: Path, *, standalone: bool = False
+) -> Path:
     """Write a model of some nodes that returns everything that they compute.
 
     Args:
@@ -29,6 +31,7 @@ def segment_model(model: Model, nodes: Sequence[Node], values: Mapping[str, Any]
         nodes: nodes of its main graph, in order.
         values: stored tensors by name; those that the nodes read become inputs, the rest stay initializers.
         destination: the .onnx file to write.
+        standalone: as in `surgery.save_proto`.
 
     Returns:
         `destination`.
@@ -47,7 +50,7 @@ def segment_model(model: Model, nodes: Sequence[Node], values: Mapping[str, Any]
         part.graph.output.add(name=name)
         if name in declared:
             part.graph.output[-1].type.CopyFrom(declared[name].type)
-    return save_proto(part, model.path, destination)
+    return save_proto(part, model.path, destination, standalone=standalone)
 
 
 def split_by_memory(model: Model, shapes: Mapping[str, Sequence[int]], budget_bytes: int) -> list[tuple[Node, ...]]:

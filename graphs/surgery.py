@@ -24,7 +24,11 @@ _INITIALIZERS_ARE_INPUTS_BEFORE = 4
 """IR version from which an initializer need not be listed as an input."""
 
 
-def save_proto(proto: ModelProto, model_file: Path, destination: Path) -> Path:
+MOST_EMBEDDED = 1_900_000_000
+"""Bytes of weights that a protobuf message, which ends at 2 GiB, has room for beside the graph."""
+
+
+def save_proto(proto: ModelProto, model_file: Path, destination: Path, *, standalone: bool = False) -> Path:
     """Write a proto that came from a loaded model, with its external data reachable beside it.
 
     A runtime may refuse external data outside the folder of the model, links resolved; so data files of other folders
@@ -34,6 +38,8 @@ def save_proto(proto: ModelProto, model_file: Path, destination: Path) -> Path:
         proto: `Model.proto` or a message made of its parts; not changed.
         model_file: `Model.path`, to which the locations in `proto` are relative.
         destination: the .onnx file to write; its folder is created.
+        standalone: write no links, which onnx's own loader refuses: weights go into the file, or into copies of the
+            data files where they are too large for one message.
 
     Returns:
         `destination`.
@@ -44,8 +50,10 @@ def save_proto(proto: ModelProto, model_file: Path, destination: Path) -> Path:
     copy = ModelProto()
     copy.CopyFrom(proto)
     destination.parent.mkdir(parents=True, exist_ok=True)
-    if destination.parent.resolve() != model_file.parent.resolve():
-        _link_data(copy.graph, model_file, destination)
+    if standalone and _external_bytes(copy.graph) <= MOST_EMBEDDED:
+        _embed_data(copy.graph, model_file)
+    elif destination.parent.resolve() != model_file.parent.resolve():
+        _link_data(copy.graph, model_file, destination, links=not standalone)
     try:
         content = copy.SerializeToString(deterministic=True)
     except (EncodeError, ValueError) as error:
@@ -56,7 +64,28 @@ def save_proto(proto: ModelProto, model_file: Path, destination: Path) -> Path:
     return destination
 
 
-def _link_data(graph: GraphProto, model_file: Path, destination: Path) -> None:
+def _external_bytes(graph: GraphProto) -> int:
+    return sum(
+        int(entry.value)
+        for tensor in tensors_of(graph)
+        if uses_external_data(tensor)
+        for entry in tensor.external_data
+        if entry.key == "length"
+    )
+
+
+def _embed_data(graph: GraphProto, model_file: Path) -> None:
+    for tensor in tensors_of(graph):
+        if uses_external_data(tensor):
+            where = external_slice(tensor, model_file.parent, model_file=model_file)
+            with where.file.open("rb") as file:
+                file.seek(where.offset)
+                tensor.raw_data = file.read(where.length)
+            del tensor.external_data[:]
+            tensor.data_location = tensor.DEFAULT
+
+
+def _link_data(graph: GraphProto, model_file: Path, destination: Path, *, links: bool) -> None:
     links: dict[Path, str] = {}
     for tensor in tensors_of(graph):
         if uses_external_data(tensor):
@@ -66,26 +95,30 @@ def _link_data(graph: GraphProto, model_file: Path, destination: Path) -> None:
                 if entry.key == "location":
                     entry.value = name
     for file, name in links.items():
-        _link(file, destination.with_name(name))
+        _link(file, destination.with_name(name), links=links)
 
 
-def _link(file: Path, target: Path) -> None:
+def _link(file: Path, target: Path, *, links: bool) -> None:
     if target.exists() and target.samefile(file):
         return
     target.unlink(missing_ok=True)
+    if not links:
+        shutil.copyfile(file, target)
+        return
     try:
         os.link(file, target)
     except OSError:  # another file system, or one without hard links
         shutil.copyfile(file, target)
 
 
-def expose(model: Model, tensors: Sequence[str], destination: Path) -> Path:
+def expose(model: Model, tensors: Sequence[str], destination: Path, *, standalone: bool = False) -> Path:
     """Write a copy of a model that returns intermediate tensors as well.
 
     Args:
         model: a loaded model.
         tensors: names of outputs of nodes of the main graph; those that are outputs already are taken as they are.
         destination: the .onnx file to write.
+        standalone: as in `save_proto`.
 
     Returns:
         `destination`: the outputs of the model come first, then `tensors` in their order.
@@ -105,7 +138,7 @@ def expose(model: Model, tensors: Sequence[str], destination: Path) -> Path:
     proto.CopyFrom(model.proto)
     types = {name: _without_shape(declared) for name, declared in _inferred_types(model.proto).items()}
     proto.graph.output.extend(ValueInfoProto(name=name, type=types.get(name)) for name in fresh)
-    return save_proto(proto, model.path, destination)
+    return save_proto(proto, model.path, destination, standalone=standalone)
 
 
 def _inferred_types(proto: ModelProto) -> dict[str, TypeProto]:
