@@ -11,8 +11,8 @@ import numpy as np
 
 from ..errors import InvalidAttributeError, InvalidInputError
 from ._contraction import MAGNITUDE, VALUE, DType, Pass, magnitude
-from .parallel import for_each
 from ._windows import output_shape, resolve_pads
+from .parallel import for_each
 from .registry import judged, kernel, products, scale
 from .scale import Array, Rule, Scale
 from .storage import decode

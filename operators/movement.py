@@ -321,7 +321,7 @@ def _block_orders(mode: str, blocksize: int) -> bool:
 @kernel("DepthToSpace", since=1, scale=exact)
 def depth_to_space(x: Array, /, *, blocksize: int, mode: str = "DCR") -> Array:
     """(B, C, H, W) -> (B, C / s², H·s, W·s), s = blocksize. Spec: DepthToSpace, since 1 (`mode` since 11)."""
-    B, C, H, W = x.shape  # noqa: N806
+    B, C, H, W = x.shape
     s, depth = blocksize, C // blocksize**2
     if _block_orders(mode, s):
         blocks = x.reshape(B, s, s, depth, H, W).transpose(0, 3, 4, 1, 5, 2)  # (B, depth, H, s, W, s)
@@ -333,7 +333,7 @@ def depth_to_space(x: Array, /, *, blocksize: int, mode: str = "DCR") -> Array:
 @kernel("SpaceToDepth", since=1, scale=exact)
 def space_to_depth(x: Array, /, *, blocksize: int, mode: str = "DCR") -> Array:
     """(B, C, H, W) -> (B, C·s², H / s, W / s), s = blocksize. Spec: SpaceToDepth, since 1 (`mode` since 28)."""
-    B, C, H, W = x.shape  # noqa: N806
+    B, C, H, W = x.shape
     s = blocksize
     order = (0, 3, 5, 1, 2, 4) if _block_orders(mode, s) else (0, 1, 3, 5, 2, 4)
     return x.reshape(B, C, H // s, s, W // s, s).transpose(order).reshape(B, C * s * s, H // s, W // s)

@@ -12,8 +12,8 @@ from .storage import FloatFormat
 NAIVE_VARIANCE = 1 / 9
 """Variance of z per summand for a plain loop over summands of one sign.
 
-Each of k additions rounds a partial sum j/k · s with a uniform error of variance (u · j/k · s)² / 3; their sum over j is
-k/9 · (u s)². Summands that cancel to r have partial sums around j/k · r: the term scales with (r/s)².
+Each of k additions rounds a partial sum j/k · s with a uniform error of variance (u · j/k · s)² / 3; summed over j that
+is k/9 · (u s)². Summands that cancel to r have partial sums around j/k · r: the term scales with (r/s)².
 """
 
 

@@ -80,6 +80,6 @@ def decode(stored: Array) -> Array:
 
 
 def encode(values: Array, dtype: np.dtype[Any]) -> Array:
-    """Round float64 values to `dtype`, to nearest with ties to even; overflow becomes infinity where the type has it."""
+    """Round float64 values to `dtype`, to nearest, ties to even; overflow becomes infinity where the type has it."""
     with np.errstate(over="ignore", invalid="ignore"):
         return values.astype(dtype, copy=False)
