@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnx
 
 from ..errors import InvalidInputError, MissingKernelError
 from ..operators.evaluation import Call, output_dtypes, prepare
