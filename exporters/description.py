@@ -52,6 +52,8 @@ def describe_graph(exported: Exported, proof: GraphProof, folder: str) -> dict[s
         "dims": classify_dims(spec, trace.dims, tested),
         "refused": [{"sizes": dict(sizes), "reason": reason} for sizes, reason in proof.refused],
         "initializers": {name: asdict(origin) for name, origin in trace.origins.items() if origin.parameters},
+        "optimized": not trace.remark,
+        "remark": trace.remark,
         "unused_parameters": unused_parameters(trace.parameters, trace.origins),
         "proof": {"translation": proof.translation, "onnxruntime": proof.runtime, "shapes": len(proof.shapes)},
     }
@@ -115,6 +117,7 @@ def result_lines(bundle: Bundle) -> Iterator[str]:
         yield from (f"  {name}{line}" for line in dims_text(entry["dims"]))
         yield f"  {name}graph in float64 against the module: {_figures([shape.graph for shape in proof.shapes])}"
         yield f"  {name}ONNX Runtime against the module: {_figures([shape.runtime for shape in proof.shapes])}"
+        yield from [f"  {name}not optimised: {entry['remark']}"] if entry["remark"] else []
         yield from (f"  {name}not tried at {_sizes(sizes)}: the module says {why}" for sizes, why in proof.refused)
         yield from (f"  {name}{line}" for line in problems(proof))
 

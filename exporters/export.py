@@ -159,9 +159,9 @@ def _export(request: Request, name: str, build: Callable[[], Subject], command: 
     check_target_folder(target)
     clock = Clock()
     request.say(f"building {name}")
-    with clock.stage("build"):
+    with seeded(request.seed), clock.stage("build"):
         subject = build()
-    with staged_folder(target) as staged:
+    with seeded(request.seed), staged_folder(target) as staged:
         pairs = [_write_graph(subject, spec, request, staged, clock) for spec in subject.graphs]
         subject.module.double()
         with clock.stage("prove"):
@@ -173,6 +173,14 @@ def _export(request: Request, name: str, build: Callable[[], Subject], command: 
         if not bundle.is_wrong:
             staged.keep()
         return replace(bundle, manifest=manifest, written=not bundle.is_wrong)
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Inside, torch's generator starts from `seed`; afterwards it goes on as if nothing had been drawn."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
 
 
 def _write_graph(

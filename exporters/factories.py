@@ -28,7 +28,7 @@ from .subject import Subject, fill_parameters, on_cpu
 from .targets import DTYPES, bundle_name
 
 SMALL = 16
-"""Up to this size an axis is swept over single-digit sizes; above, over sizes near its own."""
+"""Up to this size an axis is swept over single-digit sizes; above, also over sizes near its own."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def module_subject(  # noqa: PLR0913 - what a user may ask for
         spec: "path/to/file.py:factory" or "package.module:factory". The factory takes no argument and returns a
             module, (module, args) or (module, args, kwargs); a module itself may stand in its place.
         dtype: floating-point type to convert to; None leaves the module's own.
-        seed: of torch's generator while the factory runs.
+        seed: with which torch's generator was started.
         weights: checkpoint with the module's own keys.
         dynamic: "INPUT.DIM=SYMBOL", "batch" for the first dim of every input, or "none".
         inputs: "NAME=SHAPE:DTYPE"; symbols in the shape are dynamic.
@@ -75,7 +75,7 @@ def module_subject(  # noqa: PLR0913 - what a user may ask for
         ExportError: the factory raised, or gave no module.
     """
     factory, source = find_factory(spec)
-    made = _made(spec, factory, seed)
+    made = _made(spec, factory)
     origin = fill_parameters(made.module, weights, seed, None)
     requests = [parse_input(text) for text in inputs]
     call = _call(spec, made, requests)
@@ -162,13 +162,12 @@ def _users_code(doing: str) -> Iterator[None]:
         raise ExportError(f"{doing} raised {type(error).__name__}: {error}") from error
 
 
-def _made(spec: str, factory: Any, seed: int) -> Made:
+def _made(spec: str, factory: Any) -> Made:
     if isinstance(factory, nn.Module):
         return Made(factory, None, {})
     if not callable(factory):
         raise InvalidArgumentError(f"{spec} is a {type(factory).__name__}; allowed are a function and a module")
-    with torch.random.fork_rng(devices=[]), _users_code(f"{spec}()"):
-        torch.manual_seed(seed)
+    with _users_code(f"{spec}()"):
         result = factory()
     match result:
         case nn.Module():
@@ -238,10 +237,15 @@ def _overridden(call: Call, requests: Sequence[InputRequest]) -> Call:
         if request.name not in ports:
             raise InvalidArgumentError(f"--input {request.name}: the module's inputs are {', '.join(ports)}")
         ports[request.name] = request.port()
-        shape = examples[request.name].shape
-        if len(shape) != len(request.shape) or request.dtype not in (*DTYPES, examples[request.name].dtype.name):
+        if not _keeps_example(request, examples[request.name]):
             del examples[request.name]
     return replace(call, ports=tuple(ports.values()), examples=examples)
+
+
+def _keeps_example(request: InputRequest, example: np.ndarray) -> bool:
+    """Whether values are still drawn from the example's: same kind, and nothing said of their range."""
+    same_rank = len(example.shape) == len(request.shape)
+    return same_rank and request.high is None and request.dtype in (*DTYPES, example.dtype.name)
 
 
 def _graph(name: str, call: Call, dynamic: Sequence[str]) -> GraphSpec:
@@ -280,6 +284,7 @@ def _note_size(sizes: dict[str, int], symbol: str, name: str, dim: int, example:
 
 
 def sweep_sizes(size: int) -> tuple[int, ...]:
-    """Sizes at which an axis of that size is proved: one, two, odd, large."""
-    odd = size + 1 if size % 2 == 0 else size + 2
-    return (1, 2, 3, 2 * size + 1) if size <= SMALL else (1, 2, odd, size + size // 2)
+    """Sizes at which an axis of that size is proved: one, two, odd, and a large one that its divisors still divide."""
+    if size <= SMALL:
+        return (1, 2, 3, max(2 * size, 4))
+    return (1, 2, size + 1 + size % 2, size + size // 2 if size % 2 == 0 else 2 * size)

@@ -28,13 +28,13 @@ class InputRequest:
     name: str
     shape: tuple[int | str, ...]
     dtype: str = "float32"
-    high: int = 2
+    high: int | None = None
 
     def port(self) -> Port:
         """The input of a user's module; floating-point types follow the export's."""
         if self.dtype in DTYPES:
             return Port(self.name, self.shape)
-        return Port(self.name, self.shape, self.dtype, "integers", self.high)
+        return Port(self.name, self.shape, self.dtype, "integers", 2 if self.high is None else self.high)
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def parse_input(text: str) -> InputRequest:
     dtype = match["dtype"] or "float32"
     numpy_dtype(dtype)
     shape = tuple(int(dim) if dim.isdecimal() else dim for dim in dims)
-    return InputRequest(match["name"].strip(), shape, dtype, int(match["high"] or 2))
+    return InputRequest(match["name"].strip(), shape, dtype, int(match["high"]) if match["high"] else None)
 
 
 def parse_dim(text: str) -> DimRequest:

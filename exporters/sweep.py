@@ -50,8 +50,8 @@ def classify_dims(
         for port, dim in found:
             if isinstance(size := dims[port][dim], int):
                 raise ExportError(
-                    f"{spec.name}: axis {name} was to be dynamic, but the module fixes {port}.{dim} at {size} "
-                    f"(--dynamic decides; frozen axes: --dynamic none)"
+                    f"{spec.name}: axis {name} was to be dynamic, but the module fixes {port}.{dim} at {size}: "
+                    "leave it out of --dynamic, or change the module"
                 )
     symbols = {name: {dims[port][dim] for port, dim in found} for name, found in places.items()}
     axes = [_axis_entry(name, places[name], symbols, tested) for name in places]

@@ -40,6 +40,7 @@ class Trace:
         origins: by initializer.
         parameters: names of the module's parameters and buffers.
         dims: by input and output, every dim as the graph has it: a size or a symbol.
+        remark: why the graph is not optimised; "" if it is.
     """
 
     program: torch.export.ExportedProgram
@@ -48,6 +49,7 @@ class Trace:
     origins: Mapping[str, Origin]
     parameters: tuple[str, ...]
     dims: Mapping[str, tuple[int | str, ...]]
+    remark: str = ""
 
     @property
     def rounded(self) -> frozenset[str]:
@@ -86,15 +88,23 @@ def translate(
         opset: version of ai.onnx.
         translations: onnxscript functions by PyTorch operator, in place of the exporter's own.
 
+    Returns:
+        The graph, optimised; as it was translated where onnxscript's optimiser fails on it (it is then said so).
+
     Raises:
         ExportError: the module cannot be traced or translated, or not to this opset.
     """
     traced = _trace(module, spec, feeds)
     program = _convert(spec, traced, opset, translations)
     before = take_snapshot(program.model.graph)
-    with _translating(f"{spec.name}: optimising the graph"):
-        program.optimize()
-    return _finish(spec, program, before, opset)
+    try:
+        with _translating(f"{spec.name}: the optimiser failed"):
+            program.optimize()
+    except ExportError as error:
+        program, remark = _convert(spec, traced, opset, translations), str(error)
+    else:
+        remark = ""
+    return _finish(spec, program, before, opset, remark)
 
 
 def _trace(module: nn.Module, spec: GraphSpec, feeds: Mapping[str, np.ndarray]) -> torch.export.ExportedProgram:
@@ -152,7 +162,7 @@ def _reason(error: BaseException) -> str:
     return f"{type(error).__name__}: {lines[0] if lines else 'no message'}"
 
 
-def _finish(spec: GraphSpec, program: torch.onnx.ONNXProgram, before: Snapshot, opset: int) -> Translation:
+def _finish(spec: GraphSpec, program: torch.onnx.ONNXProgram, before: Snapshot, opset: int, remark: str) -> Translation:
     model, exported = program.model, program.exported_program
     if exported is None:
         raise ExportError(f"{spec.name}: torch.onnx returned no program")
@@ -167,7 +177,7 @@ def _finish(spec: GraphSpec, program: torch.onnx.ONNXProgram, before: Snapshot, 
     _strip(model, spec.name)
     parameters = tuple(sorted(str(spec.target) for spec in exported.graph_signature.input_specs if spec.target))
     dims = {value.name or "": _dims(value) for value in (*model.graph.inputs, *model.graph.outputs)}
-    return Translation(model, Trace(exported, traced, places, origins, parameters, dims))
+    return Translation(model, Trace(exported, traced, places, origins, parameters, dims, remark))
 
 
 def _rename_ports(spec: GraphSpec, graph: ir.Graph, traced_names: set[str]) -> dict[str, str]:
@@ -232,6 +242,8 @@ def _rename_dims(spec: GraphSpec, graph: ir.Graph) -> None:
 def _renamed_dim(dim: int | ir.SymbolicDim, symbols: Mapping[str, str]) -> int | str | None:
     if isinstance(dim, int) or dim.value is None:
         return dim if isinstance(dim, int) else None
+    if dim.value.isdecimal():  # what torch.onnx writes for a symbol that tracing found to have one value only
+        return int(dim.value)
     return _TRACED_SYMBOL.sub(lambda match: symbols.get(match[0], match[0]), dim.value)
 
 
