@@ -49,6 +49,7 @@ ROOMS = (
     "pooling",
     "quantization",
     "random",
+    "recurrent",
     "reduction",
     "resizing",
     "selection",
