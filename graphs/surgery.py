@@ -53,7 +53,7 @@ def save_proto(proto: ModelProto, model_file: Path, destination: Path, *, standa
     if standalone and _external_bytes(copy.graph) <= MOST_EMBEDDED:
         _embed_data(copy.graph, model_file)
     elif destination.parent.resolve() != model_file.parent.resolve():
-        _link_data(copy.graph, model_file, destination, links=not standalone)
+        _link_data(copy.graph, model_file, destination, may_link=not standalone)
     try:
         content = copy.SerializeToString(deterministic=True)
     except (EncodeError, ValueError) as error:
@@ -85,7 +85,7 @@ def _embed_data(graph: GraphProto, model_file: Path) -> None:
             tensor.data_location = tensor.DEFAULT
 
 
-def _link_data(graph: GraphProto, model_file: Path, destination: Path, *, links: bool) -> None:
+def _link_data(graph: GraphProto, model_file: Path, destination: Path, *, may_link: bool) -> None:
     links: dict[Path, str] = {}
     for tensor in tensors_of(graph):
         if uses_external_data(tensor):
@@ -95,14 +95,14 @@ def _link_data(graph: GraphProto, model_file: Path, destination: Path, *, links:
                 if entry.key == "location":
                     entry.value = name
     for file, name in links.items():
-        _link(file, destination.with_name(name), links=links)
+        _link(file, destination.with_name(name), may_link=may_link)
 
 
-def _link(file: Path, target: Path, *, links: bool) -> None:
+def _link(file: Path, target: Path, *, may_link: bool) -> None:
     if target.exists() and target.samefile(file):
         return
     target.unlink(missing_ok=True)
-    if not links:
+    if not may_link:
         shutil.copyfile(file, target)
         return
     try:
