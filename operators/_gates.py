@@ -56,6 +56,14 @@ def clipped(x: Number, clip: float, unit: float) -> Number:
     return through(x, np.clip(x.value, -clip, clip), slope, np.zeros(()))
 
 
+def clipped_or_not(x: Number, clip: float) -> Number:
+    """x within [−clip, clip], left open where that changes it: the cell is no input of a gate for every reader."""
+    if not isinstance(x, Tracked):
+        return np.clip(x, -clip, clip)
+    unknown = np.where(np.abs(x.value) > clip, np.inf, 0.0)
+    return through(x, np.clip(x.value, -clip, clip), np.ones(()), unknown)
+
+
 def _half_units(scale: Scale) -> Array:
     return np.asarray(scale.magnitude) * np.asarray(scale.terms)
 
@@ -70,10 +78,17 @@ def _sigmoid_slope(x: Array, reach: Array) -> Array:
 
 
 def _scaled_tanh(alpha: float, beta: float) -> Gate:
+    """8 at max(|alpha|/2, |y|): the specification's own (1 − e^−2x) / (1 + e^−2x), as ONNX Runtime evaluates it here,
+    rounds at 1; alpha, beta and their products once each."""
+
+    def own(y: Array, x: Array) -> Array:
+        inner = 2 * np.abs(alpha * beta * x) * _tanh_slope(beta * x, np.zeros(()))
+        return LIBRARY * np.maximum(abs(alpha) / 2, np.abs(y)) + 2 * np.abs(y) + inner
+
     return Gate(
         lambda x: alpha * np.tanh(beta * x),
         lambda x, r: abs(alpha * beta) * _tanh_slope(beta * x, abs(beta) * r),
-        lambda y, x: (LIBRARY + 2) * np.abs(y) + 2 * np.abs(alpha * beta * x) * _tanh_slope(beta * x, np.zeros(())),
+        own,
     )
 
 

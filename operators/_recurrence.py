@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import InvalidAttributeError, InvalidInputError
-from ._gates import Gate, clipped, gates
+from ._gates import Gate, clipped, clipped_or_not, gates
 from ._tracked import Number, matmul, select, stack
 from .rounding import growth, half_unit
 from .scale import Array
@@ -231,7 +231,11 @@ def _gru_step(
 def _lstm_step(
     settings: Settings, functions: Sequence[Gate], w: Weights, projected: Number, states: Sequence[Number]
 ) -> list[Any]:
-    """it, ft, ct, Ct = ft ∘ Ct−1 + it ∘ ct, ot, Ht = ot ∘ h(Ct); blocks in the order i, o, f, c."""
+    """it, ft, ct, Ct = ft ∘ Ct−1 + it ∘ ct, ot, Ht = ot ∘ h(Ct); blocks in the order i, o, f, c.
+
+    The specification clips "the input of activations", of which Ct is one; ONNX Runtime clips the gates only. What
+    follows from a Ct beyond the clip is left open.
+    """
     h, c = states
     f, g, outer = functions
     total = projected + matmul(h, w.r, w.k_hidden) + w.r_bias
@@ -245,7 +249,8 @@ def _lstm_step(
     if w.peepholes is not None:
         out = out + c * w.peepholes[w.block(1)]
     out = f(_entering(settings, out, w.unit), w.unit)
-    return [out * outer(_entering(settings, c, w.unit), w.unit), c]
+    shown = c if settings.clip is None else clipped_or_not(c, settings.clip)
+    return [out * outer(shown, w.unit), c]
 
 
 STEPS: dict[str, Callable[..., list[Any]]] = {"RNN": _rnn_step, "GRU": _gru_step, "LSTM": _lstm_step}
