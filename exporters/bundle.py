@@ -16,8 +16,8 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -130,6 +130,7 @@ def staged_folder(target: Path) -> Iterator[Staged]:
         ExportError: no space is left.
     """
     check_target_folder(target)
+    made = [folder for folder in target.parents if not folder.exists()]
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         staging = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".partial", dir=target.parent))
@@ -144,6 +145,14 @@ def staged_folder(target: Path) -> Iterator[Staged]:
         raise ExportError(f"no space left for {target}: {free} bytes are free; nothing was written") from error
     finally:
         shutil.rmtree(staging, ignore_errors=True)
+        _remove_empty(made)
+
+
+def _remove_empty(folders: Sequence[Path]) -> None:
+    """Remove folders, innermost first, until one has something in it."""
+    with suppress(OSError):
+        for folder in folders:
+            folder.rmdir()
 
 
 @dataclass(frozen=True)

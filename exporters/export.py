@@ -34,7 +34,7 @@ from .factories import module_subject
 from .proving import Case, Exported, prove
 from .serialization import WrittenFile, weight_bytes, write_bytes, write_model
 from .subject import Subject, architecture_subject, parameter_count
-from .sweep import swept_sizes, traced_sizes
+from .sweep import check_dynamic, swept_sizes, traced_sizes
 from .targets import bundle_name, check_target, default_opset
 from .translation import Translations, translate
 
@@ -197,6 +197,7 @@ def _write_graph(
     with clock.stage("trace and translate"):
         feeds = subject.draw_feeds(spec, traced_sizes(spec), request.seed)
         translation = translate(module, spec, feeds, opset=request.opset, translations=request.translations)
+    check_dynamic(spec, translation.trace.dims)
     request.say(f"writing {spec.name}")
     with clock.stage("write"):
         staged.check_space(weight_bytes(translation.model))

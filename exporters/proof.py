@@ -31,6 +31,9 @@ Array = np.ndarray[Any, np.dtype[Any]]
 LARGEST_RMS_Z = 8.0
 LARGEST_Z = 64.0
 CONTROL_FACTOR = 4.0
+BEYOND_ANY_SCALE = 1e100
+"""What z is cut to: its square is still a number."""
+
 FLOAT64_NOISE = 2.0**-40
 """Of the root mean square of an output: what two float64 implementations may differ by (sums of 25,088 products)."""
 
@@ -196,7 +199,7 @@ def compare(  # noqa: PLR0913 - two values, two scales, two names
         return strange
     finite = np.isfinite(wanted) & np.isfinite(given)
     difference = np.abs(np.where(finite, given, 0.0) - np.where(finite, wanted, 0.0))
-    z = difference / scales(spread, np.where(finite, wanted, 0.0))
+    z = np.minimum(difference / scales(spread, np.where(finite, wanted, 0.0)), BEYOND_ANY_SCALE)
     rms_z, max_z, rms_error, max_error = rms(z), _largest(z), rms(difference), _largest(difference)
     figures = (rms_z, max_z, rms_error, max_error)
     if rms_z <= LARGEST_RMS_Z and max_z <= LARGEST_Z:

@@ -130,6 +130,10 @@ def _axis_sizes(request: InputRequest, port: Port) -> list[tuple[str, int]]:
     for given, own in zip(request.shape, port.shape, strict=True):
         if isinstance(own, int) and given != own:
             raise InvalidArgumentError(f"--input {request.name}: dim {given}, the architecture fixes it at {own}")
+        if isinstance(own, str) and "+" in own and isinstance(given, int):
+            raise InvalidArgumentError(
+                f"--input {request.name}: {own} is a sum of axes; give the inputs that have each"
+            )
         if isinstance(own, str) and isinstance(given, int):
             found.append((own, given))
     return found

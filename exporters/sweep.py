@@ -29,6 +29,25 @@ def swept_sizes(spec: GraphSpec) -> list[dict[str, int]]:
     return [sizes for index, sizes in enumerate(found) if sizes not in found[:index]]
 
 
+def check_dynamic(spec: GraphSpec, dims: Mapping[str, Sequence[int | str]]) -> None:
+    """Refuse a graph in which an axis that was to be dynamic is frozen.
+
+    Args:
+        spec: what was asked for.
+        dims: what the graph has, by input.
+
+    Raises:
+        ExportError: names the axis, the dim and its size.
+    """
+    for axis in spec.axes:
+        for port, dim in _places(spec, axis) if axis.dynamic else ():
+            if isinstance(size := dims[port][dim], int):
+                raise ExportError(
+                    f"{spec.name}: axis {axis.name} was to be dynamic, but the module fixes {port}.{dim} at {size}: "
+                    "leave it out of --dynamic, or change the module"
+                )
+
+
 def classify_dims(
     spec: GraphSpec, dims: Mapping[str, Sequence[int | str]], tested: Sequence[Mapping[str, int]]
 ) -> dict[str, Any]:
@@ -41,18 +60,8 @@ def classify_dims(
 
     Returns:
         For the manifest: "axes" (name, "free" or "tied", the dims, sizes tested) and "frozen" (dim by size).
-
-    Raises:
-        ExportError: an axis that was to be dynamic is frozen in the graph.
     """
     places = {axis.name: _places(spec, axis) for axis in spec.axes if axis.dynamic}
-    for name, found in places.items():
-        for port, dim in found:
-            if isinstance(size := dims[port][dim], int):
-                raise ExportError(
-                    f"{spec.name}: axis {name} was to be dynamic, but the module fixes {port}.{dim} at {size}: "
-                    "leave it out of --dynamic, or change the module"
-                )
     symbols = {name: {dims[port][dim] for port, dim in found} for name, found in places.items()}
     axes = [_axis_entry(name, places[name], symbols, tested) for name in places]
     sized = ((port.name, dim, size) for port in spec.inputs for dim, size in enumerate(dims[port.name]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -76,7 +77,10 @@ def _read_safetensors(path: Path) -> Mapping[Any, Any]:
 
 def _read_pickle(path: Path) -> Mapping[Any, Any]:
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            # a file that cannot be read is refused below; one that can needs no remark on its pickle protocol
+            warnings.filterwarnings("ignore", message="Detected pickle protocol", category=UserWarning)
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
         first = str(error).strip().partition("\n")[0]
         raise WeightsError(f"{path}: not a file of plain tensors (read with weights_only=True): {first}") from error
