@@ -162,13 +162,17 @@ def where_is(flat_index: int, shape: tuple[int, ...]) -> str:
 
 
 def _judge_exact(actual: Array, reference: Array, scale: Scale) -> Verdict:
-    """Bit for bit; −0 equals +0 (reported), NaN equals NaN; elements with infinite `terms` are left open."""
+    """Bit for bit, integers within `terms` steps; −0 equals +0 (reported), NaN equals NaN; elements with infinite
+    `terms` are left open."""
+    terms = np.asarray(scale.terms, np.float64)
     if actual.dtype.kind in "OUS":
         same = actual.astype(object) == reference.astype(object)
     else:
         expected = encode(reference, actual.dtype)
         same = (actual == expected) | (_is_nan(actual) & _is_nan(expected))
-    open_elements = np.broadcast_to(np.isinf(np.asarray(scale.terms, np.float64)), reference.shape)
+        if (terms > 0).any() and actual.dtype.kind not in "bc" and not is_float(actual.dtype):
+            same = same | (np.abs(actual.astype(np.float64) - reference.astype(np.float64)) <= terms)
+    open_elements = np.broadcast_to(np.isinf(terms), reference.shape)
     wrong = ~np.asarray(same, bool) & ~open_elements
     if wrong.any():
         return _exact_failure(actual, reference, wrong)

@@ -48,6 +48,7 @@ ROOMS = (
     "normalization",
     "pooling",
     "quantization",
+    "quantized",
     "random",
     "recurrent",
     "reduction",

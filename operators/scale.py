@@ -46,7 +46,8 @@ class Scale:
             result admits no error at all. For DOT: the same operator on absolute values. For ULP: |y|.
         terms: for ULP, the allowed |z|, as a number or per element (broadcastable); for DOT, the largest number of
             products (plus one for a bias) in one output element; for COMPOSED, the number of roundings that the
-            longest chain of accumulations adds up.
+            longest chain of accumulations adds up; for EXACT, 0, or by how many steps an integer may be off (a
+            quotient so near a tie that its own rounding decides), infinite where any value conforms.
         rule: the family.
         spread: for DOT and COMPOSED, the standard deviation of z that sums in their natural order have, as a number
             or per element; None lets the verdict derive it from `terms` and the cancellation |y| / magnitude.
