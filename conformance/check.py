@@ -29,7 +29,7 @@ from ..runtimes.process import open_session
 from ..runtimes.session import RuntimeOptions
 from .levels import guilty_level
 from .model_outputs import OutputCase, judge_output
-from .nodes import failed_node, judge_node, one_line, outcome_of
+from .nodes import failed_node, judge_node, one_line, outcome_of, skipped_node
 from .oracle import Local, Oracle
 from .results import RED, Footer, Header, NodeResult, Outcome, count_outcomes
 from .watching import Observation, OpenSession, Watcher
@@ -90,6 +90,7 @@ def check_model(model: Model, feeds: Mapping[str, Any], request: CheckRequest | 
 
     Raises:
         InvalidModelError: the model does not fit into the memory.
+        InvalidInputError: the inputs (a batch of size zero) make every output empty.
         RuntimeUnavailableError: the runtime, or the provider asked for, is not there.
         StreamError: an earlier run cannot be continued.
     """
@@ -97,6 +98,7 @@ def check_model(model: Model, feeds: Mapping[str, Any], request: CheckRequest | 
     ensure_fits(model, feeds)
     started = time.monotonic()
     untouched = _run_untouched(model, feeds, request)
+    _refuse_nothing(untouched)
     header = _header(model, request, untouched)
     earlier = request.earlier(header)
     yield header
@@ -124,6 +126,14 @@ def _run_untouched(model: Model, feeds: Mapping[str, Any], request: CheckRequest
         raise
     except RuntimeFailure as failure:
         return Untouched({}, failure, {}, 0)
+
+
+def _refuse_nothing(untouched: Untouched) -> None:
+    """A zero-size batch leaves nothing to judge: saying that it is green would be a lie."""
+    tensors = [value for value in untouched.outputs.values() if isinstance(value, np.ndarray)]
+    if tensors and len(tensors) == len(untouched.outputs) and all(tensor.size == 0 for tensor in tensors):
+        shapes = ", ".join(f"{name} {list(tensor.shape)}" for name, tensor in list(untouched.outputs.items())[:3])
+        raise InvalidInputError(f"with these inputs every output is empty ({shapes}): there is nothing to judge")
 
 
 def _header(model: Model, request: CheckRequest, untouched: Untouched) -> Header:
@@ -181,6 +191,10 @@ class _Walk:
 
     def _row(self, observation: Observation) -> NodeResult:
         node = observation.node
+        absent = self.oracle.missing(node)
+        if absent:
+            self.oracle.advance(node, Local(None, (), None), {})
+            return skipped_node(node, absent)
         local = self.oracle.local(node, scaled=self._needs_scales(observation))
         known = self.earlier.get(node.name)
         if known is not None:
@@ -222,6 +236,9 @@ def _output_rows(walk: _Walk, untouched: Untouched, rows: list[NodeResult]) -> I
         if untouched.failure is not None:
             yield _failed_output(spec.name, untouched.failure)
             continue
+        if spec.name in walk.oracle.borrowed:
+            yield _unjudged_output(spec.name, untouched.outputs.get(spec.name), walk.oracle.borrowed[spec.name])
+            continue
         case = _case(walk, spec.name, untouched.outputs.get(spec.name), passed)
         row = judge_output(case)
         if row.outcome is Outcome.FAILED and passed:
@@ -257,6 +274,21 @@ def _failed_output(name: str, failure: RuntimeFailure) -> NodeResult:
         message=one_line(failure),
         shapes=(None,),
         dtypes=(None,),
+        kind="output",
+    )
+
+
+def _unjudged_output(name: str, actual: Any, lender: str) -> NodeResult:
+    tensor = actual if isinstance(actual, np.ndarray) else None
+    return NodeResult(
+        node=name,
+        op_type="",
+        domain="",
+        outputs=(name,),
+        outcome=Outcome.UNJUDGED,
+        message=f"it depends on node {lender}, which the oracle could not compute",
+        shapes=(None if tensor is None else tensor.shape,),
+        dtypes=(None if tensor is None else str(tensor.dtype),),
         kind="output",
     )
 

@@ -47,6 +47,8 @@ _NARROW: Mapping[str, Callable[[Array], Array]] = {
     "FP16 inputs": lambda x: encode(x, np.dtype(np.float16)).astype(np.float64),
 }
 
+EPSILONS = (0.0, 1e-12, 1e-8, 1e-6, 1e-5, 1e-3)
+
 _ATTRIBUTES: Mapping[str, tuple[tuple[str, Mapping[str, Any]], ...]] = {
     "Gelu": (("tanh approximation", {"approximate": "tanh"}), ("no tanh approximation", {"approximate": "none"})),
     "AveragePool": (
@@ -62,8 +64,10 @@ _ATTRIBUTES: Mapping[str, tuple[tuple[str, Mapping[str, Any]], ...]] = {
         ("softcap ignored", {"softcap": 0.0}),
         ("scale 1 / sqrt(d) in place of the given one", {"scale": None}),
     ),
-    "LayerNormalization": (("epsilon ignored", {"epsilon": 0.0}),),
-    "BatchNormalization": (("epsilon ignored", {"epsilon": 0.0}),),
+    **dict.fromkeys(
+        ("LayerNormalization", "RMSNormalization", "InstanceNormalization", "GroupNormalization", "BatchNormalization"),
+        tuple((f"epsilon {value:g} in place of the given one", {"epsilon": value}) for value in EPSILONS),
+    ),
     "Gemm": (("alpha ignored", {"alpha": 1.0}), ("beta ignored", {"beta": 1.0})),
 }
 
@@ -139,7 +143,16 @@ def _hypotheses(call: Call) -> Iterator[Hypothesis]:
             yield Hypothesis(f"axis {other} in place of axis {axis}", _call(call, axis=other))
     if op_type in ("MaxPool", "AveragePool", "Conv"):
         yield from _shifted_windows(call)
+    yield from _rounded_results(call)
     yield from _copies(call)
+
+
+def _rounded_results(call: Call) -> Iterator[Hypothesis]:
+    """The right result, stored in a narrower type on the way."""
+    if call.stored and call.stored[0] == np.float32:
+        for name, narrow in _NARROW.items():
+            what = name.split()[0]
+            yield Hypothesis(f"result rounded to {what}", lambda narrow=narrow: (narrow(call.outputs()[0]),))
 
 
 def _narrowed(call: Call) -> Iterator[Hypothesis]:

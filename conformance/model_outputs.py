@@ -123,7 +123,8 @@ def _judge_continuous(case: OutputCase) -> NodeResult:
     )
     explained, allowed = _like_watched(case, z, own)
     if explained:
-        return _row(case, Outcome.PASSED, "propagated", allowed_rms_z=allowed, **figures)
+        remark = "every element is NaN or infinite, which proves little" if special.size and special.all() else ""
+        return _row(case, Outcome.PASSED, "propagated", allowed_rms_z=allowed, message=remark, **figures)
     return _by_spread(case, gap, own, figures)
 
 
@@ -170,8 +171,7 @@ def _by_spread(case: OutputCase, gap: Array, own: Array, figures: dict[str, Any]
         return _row(
             case, Outcome.UNJUDGED, "propagated", message="no propagated scale: a node has no kernel", **figures
         )
-    pooled = float(np.sqrt(np.mean(spread**2))) if spread.size else 0.0
-    unit = np.sqrt(spread**2 + pooled**2 * POOLED_SHARE) + own
+    unit = np.sqrt(spread**2 + POOLED_SHARE * (_typical_growth(spread, own) * own) ** 2) + own
     with np.errstate(all="ignore"):
         multiples = gap / unit
     rms = float(np.sqrt(np.mean(multiples**2))) if multiples.size else 0.0
@@ -188,7 +188,13 @@ def _by_spread(case: OutputCase, gap: Array, own: Array, figures: dict[str, Any]
 
 
 POOLED_SHARE = 0.04
-"""Few samples estimate an element's own deviation badly: a fifth of the tensor's deviation is added in squares."""
+"""Few samples estimate an element's own deviation badly: a fifth of what its size makes of the tensor's typical growth
+is added in squares. Growth is counted in an element's own units, so that large elements lend nothing to small ones."""
+
+
+def _typical_growth(spread: Array, own: Array) -> float:
+    """Median of how many of its own half-units an element's propagated deviation is."""
+    return float(np.median(spread / own)) if spread.size else 0.0
 
 
 def _row(case: OutputCase, outcome: Outcome, rule: str, **fields: Any) -> NodeResult:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -27,6 +27,11 @@ from .witness import witness_for
 NARROW_RMS = 4634.0
 """rms z that TF32 inputs cause times sqrt(K): 2^13 · sqrt(2) · 0.4, where 0.4 · 2^−10 / 2 is the rms relative error of
 rounding a random mantissa to 10 bits; a sum of K products of random signs has it over sqrt(K)."""
+
+
+COMPOSED_RMS = 0.3
+"""rms z of a composed operator from which hypotheses are tried: its magnitude counts every step at full size, so that
+correct implementations stay far below one; trying costs an evaluation each and cannot condemn a correct result."""
 
 
 def outcome_of(failure: RuntimeFailure) -> Outcome:
@@ -58,6 +63,21 @@ def failed_node(node: Node, failure: RuntimeFailure) -> NodeResult:
     )
 
 
+def skipped_node(node: Node, absent: Sequence[str]) -> NodeResult:
+    """The row of a node whose inputs nobody could compute."""
+    names = ", ".join(absent[:3])
+    return NodeResult(
+        node=node.name,
+        op_type=node.op_type,
+        domain=node.domain,
+        outputs=node.outputs,
+        outcome=Outcome.SKIPPED,
+        message=f"not run: neither the runtime nor the oracle could compute {names}",
+        shapes=(None,) * len(node.outputs),
+        dtypes=(None,) * len(node.outputs),
+    )
+
+
 def judge_node(node: Node, local: Local, actual: Mapping[str, Any]) -> NodeResult:
     """The verdict over all outputs of one node; inherited figures are the caller's."""
     if local.call is None:
@@ -69,11 +89,11 @@ def judge_node(node: Node, local: Local, actual: Mapping[str, Any]) -> NodeResul
     if verdict.outcome is Outcome.FAILED and local.call is not None:
         fingerprint = _fingerprint(node, local, actual)
     elif _suspicious(local, verdict):
-        fingerprint = _narrowed(node, local, actual)
+        contraction = local.call is not None and local.call.entry.op_type in CONTRACTIONS
+        fingerprint = _narrowed(node, local, actual) if contraction else _fingerprint(node, local, actual)
         if fingerprint:
-            verdict = dataclasses.replace(
-                verdict, outcome=Outcome.FAILED, message="within the bounds of float32, but not computed in it"
-            )
+            text = "within the bounds, but nearer to another computation than to this operator"
+            verdict = dataclasses.replace(verdict, outcome=Outcome.FAILED, message=text)
     return _row(node, verdict, fingerprint, actual)
 
 
@@ -97,11 +117,14 @@ def _fingerprint(node: Node, local: Local, actual: Mapping[str, Any]) -> str:
 
 
 def _suspicious(local: Local, verdict: Verdict) -> bool:
-    """Whether a passing contraction is off by as much as narrow inputs would make it."""
+    """Whether a passing node is off by as much as a named fault would make it: narrow inputs of a contraction, or more
+    than correct implementations of a composed operator ever are."""
     if local.call is None or local.scales is None or verdict.rms_z is None or verdict.outcome is not Outcome.PASSED:
         return False
     scale = local.scales[0]
-    if scale.rule not in (Rule.DOT, Rule.COMPOSED) or local.call.entry.op_type not in CONTRACTIONS:
+    if local.call.entry.op_type not in CONTRACTIONS:
+        return scale.rule is Rule.COMPOSED and verdict.rms_z > COMPOSED_RMS
+    if scale.rule not in (Rule.DOT, Rule.COMPOSED):
         return False
     return verdict.rms_z > max(2.0, 0.4 * NARROW_RMS / math.sqrt(float(np.max(scale.terms))))
 

@@ -49,12 +49,18 @@ class Oracle:
     """Walks a graph in step with a runtime.
 
     `actual` holds the runtime's stored tensors, `clean` those of a float64 run that never saw the runtime; both are
-    freed by the walk. Where the oracle has no kernel, the clean run takes over the runtime's tensor.
+    freed by the walk. Where the oracle has no kernel, the clean run takes over the runtime's tensor; `borrowed` says of
+    every tensor behind such a node whose it is, so that nothing is compared with itself.
     """
 
     def __init__(self, model: Model, feeds: Mapping[str, Any]) -> None:
         self.clean: Values = start_values(model.graph, feeds)
         self.actual: dict[str, Any] = {name: value.data for name, value in self.clean.items()}
+        self.borrowed: dict[str, str] = {}
+
+    def missing(self, node: Node) -> list[str]:
+        """Tensors that the node reads and that neither the runtime nor the oracle could compute."""
+        return sorted(name for name in captured_names(node) if name in self.actual and self.actual[name] is None)
 
     def local(self, node: Node, *, scaled: bool = True) -> Local:
         """The reference for a node on the runtime's inputs, with error scales unless nobody needs them."""
@@ -75,9 +81,11 @@ class Oracle:
             outputs: what the runtime returned; where it returned nothing the reference takes its place.
 
         Returns:
-            By output name, the largest |runtime − clean|; None where not numeric or of another shape.
+            By output name, the largest |runtime − clean|; None where not numeric, of another shape or borrowed.
         """
         clean = self._clean_outputs(node, local)
+        lenders = sorted({self.borrowed[name] for name in captured_names(node) if name in self.borrowed})
+        lender = lenders[0] if lenders else node.name if clean is None else ""
         inherited: dict[str, float | None] = {}
         for index, name in enumerate(node.outputs):
             if not name:
@@ -86,7 +94,9 @@ class Oracle:
             actual = _usable(outputs.get(name), reference)
             self.actual[name] = actual
             self.clean[name] = clean[index] if clean is not None and index < len(clean) else stored_value(actual)
-            inherited[name] = largest_gap(outputs.get(name), self.clean[name].data)
+            if lender:
+                self.borrowed[name] = lender
+            inherited[name] = None if lender else largest_gap(outputs.get(name), self.clean[name].data)
         return inherited
 
     def _clean_outputs(self, node: Node, local: Local) -> tuple[Value, ...] | None:

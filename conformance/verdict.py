@@ -329,8 +329,7 @@ def _wrong_special(judged: Judged, wide: Array, finite: Array) -> str:
             & (np.sign(wide) == np.sign(reference))
             & (limit < _SATURATING)
         )
-        # Where the summands' sizes overflow, partial sums may, in some order.
-        open_sum = (judged.scale.rule is not Rule.ULP) & (~(size < limit)) & ~np.isnan(reference) & ~np.isfinite(wide)
+        open_sum = (judged.scale.rule is not Rule.ULP) & _may_overflow(wide, reference, size, limit)
         # An infinity in float64 for float64's own overflow is judged by the first rule alone.
         left_open = np.isinf(np.asarray(judged.scale.terms, np.float64))
         bad = ~finite & ~(same | rounded_over | saturated | open_sum | left_open)
@@ -342,6 +341,16 @@ def _wrong_special(judged: Judged, wide: Array, finite: Array) -> str:
     a, r = wide.reshape(-1)[first], reference.reshape(-1)[first]
     kinds = f"{int(bad.sum())} of {bad.size} elements are {_kind(a)} where {_kind(r)} is expected"
     return f"{kinds}; first at {where_is(first, bad.shape)}: {a:.9g}, expected {r:.9g}"
+
+
+def _may_overflow(wide: Array, reference: Array, size: Array, limit: float) -> Array:
+    """Whether partial sums can overflow to this infinity, or to both and so to NaN, in some order of summation.
+
+    The positive summands add up to (s + r) / 2 and the negative ones to (s − r) / 2.
+    """
+    up, down = (size + reference) / 2 >= limit, (size - reference) / 2 >= limit
+    up, down = up | (reference == np.inf), down | (reference == -np.inf)
+    return np.where(np.isnan(wide), up & down, np.where(wide > 0, up, down)) & ~np.isfinite(wide) & ~np.isnan(reference)
 
 
 _SATURATING = 1e5

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,8 +28,18 @@ def _shorter(limit_s: float) -> float:
 
 OpenSession = Callable[[Path, RuntimeOptions], Session]
 
+_THERE = object()
+
 SHORTEST_LIMIT_S = 30.0
 """A part of a graph that failed gets a quarter of the time limit of the whole, but not less than this."""
+
+
+_SEGMENT = re.compile(r"\S*segment\d+\.onnx")
+
+
+def _anonymous(failure: RuntimeFailure) -> str:
+    """A message without the name of the file that was loaded, which is ours and not the user's."""
+    return _SEGMENT.sub("the model", str(failure))
 
 
 @dataclass(frozen=True)
@@ -82,6 +93,9 @@ class Watcher:
     def _segment(
         self, nodes: Sequence[Node], values: Mapping[str, Any], options: RuntimeOptions, *, whole: bool = False
     ) -> Iterator[Observation]:
+        if not whole and any(values.get(name, _THERE) is None for name in crossing_names(nodes)):
+            yield from self._without_some(nodes, values, options)
+            return
         try:
             outputs = self._run(nodes, values, options, whole=whole)
         except RuntimeUnavailableError:
@@ -92,6 +106,16 @@ class Watcher:
         for node in nodes:
             yield Observation(node, {name: outputs.pop(name) for name in node.outputs if name})
 
+    def _without_some(
+        self, nodes: Sequence[Node], values: Mapping[str, Any], options: RuntimeOptions
+    ) -> Iterator[Observation]:
+        """Nodes of which some read a tensor that nobody could compute: one by one, those are left out."""
+        for node in nodes:
+            if any(values.get(name, _THERE) is None for name in crossing_names([node])):
+                yield Observation(node)
+            else:
+                yield from self._segment([node], values, options)
+
     def _halves(
         self,
         nodes: Sequence[Node],
@@ -101,10 +125,11 @@ class Watcher:
         *,
         whole: bool,
     ) -> Iterator[Observation]:
+        named = type(failure)(_anonymous(failure))
         if len(nodes) == 1 and not whole:
-            yield Observation(nodes[0], failure=failure)
+            yield Observation(nodes[0], failure=named)
         elif whole and self._refused_whatever(nodes, values, failure):
-            yield from (Observation(node, failure=failure) for node in nodes)
+            yield from (Observation(node, failure=named) for node in nodes)
         else:
             shorter = dataclasses.replace(options, time_limit_s=_shorter(options.time_limit_s))
             middle = max(1, len(nodes) // 2)
@@ -119,7 +144,7 @@ class Watcher:
         try:
             self._run(nodes[:1], values, self.options, whole=False)
         except RuntimeFailure as alone:
-            return str(alone) == str(failure) and nodes[0].name not in str(failure)
+            return _anonymous(alone) == _anonymous(failure) and nodes[0].name not in str(failure)
         return False
 
     def _run(

@@ -16,6 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx_arch.conformance.check import CheckRequest, check_model
 from onnx_arch.conformance.oracle import Oracle
 from onnx_arch.conformance.results import Footer, Header, NodeResult, Outcome
+from onnx_arch.errors import InvalidInputError
 from onnx_arch.graphs.evaluation import last_uses
 from onnx_arch.graphs.feeds import random_feeds
 from onnx_arch.graphs.loading import load_model
@@ -216,6 +217,7 @@ def test_node_without_a_kernel_is_unjudged_and_named(tmp_path: Path) -> None:
     onnx.save(proto, path)
     rows = _rows(load_model(path), RuntimeOptions())
     assert _not_passed(rows) == {"Gelu_0": Outcome.UNJUDGED}
+    assert _not_passed(rows, "output") == {"y": Outcome.UNJUDGED}
     assert "no kernel" in rows[0].message
 
 
@@ -338,10 +340,82 @@ def test_graphs_of_other_kinds_are_all_green(make: Any, optimization: str, tmp_p
     assert [(row.node, row.outcome, row.message) for row in rows if row.outcome is not Outcome.PASSED] == []
 
 
-@pytest.mark.parametrize("shape", [(0, 8), (1, 8)])
-def test_zero_size_batch_is_judged(shape: tuple[int, int], tmp_path: Path) -> None:
-    weights = {"w": np.ones((8, 4), np.float32)}
+def _linear(folder: Path) -> Model:
     nodes = [helper.make_node("MatMul", ["x", "w"], ["m"]), helper.make_node("Relu", ["m"], ["y"])]
-    model = load_model(_save(tmp_path / "m.onnx", nodes, weights, inputs={"x": ["n", 8]}, outputs=["y"]))
-    rows = _rows(model, RuntimeOptions(), {"x": np.ones(shape, np.float32)})
-    assert _not_passed(rows) == {}
+    weights = {"w": np.ones((8, 4), np.float32)}
+    return load_model(_save(folder / "m.onnx", nodes, weights, inputs={"x": ["n", 8]}, outputs=["y"]))
+
+
+def test_zero_size_batch_is_refused_as_it_leaves_nothing_to_judge(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInputError, match="nothing to judge"):
+        _rows(_linear(tmp_path), RuntimeOptions(), {"x": np.ones((0, 8), np.float32)})
+
+
+def test_result_that_is_all_nan_says_so(tmp_path: Path) -> None:
+    rows = _rows(_linear(tmp_path), RuntimeOptions(), {"x": np.full((2, 8), np.nan, np.float32)})
+    assert "NaN" in rows[-1].message
+
+
+def _with_unknown(folder: Path, op_type: str = "Wave", domain: str = "com.nowhere") -> Model:
+    """Relu, an operator of a domain that nobody knows, Exp, Neg; and a branch that does not depend on it."""
+    nodes = [
+        helper.make_node("Relu", ["x"], ["a"]),
+        helper.make_node(op_type, ["a"], ["b"], domain=domain),
+        helper.make_node("Exp", ["b"], ["c"]),
+        helper.make_node("Neg", ["c"], ["y"]),
+        helper.make_node("Tanh", ["x"], ["other"]),
+    ]
+    path = _save(folder / "m.onnx", nodes, {}, inputs={"x": [8]}, outputs=["y", "other"])
+    proto = onnx.load(path)
+    proto.opset_import.add(domain=domain, version=1)
+    onnx.save(proto, path)
+    return load_model(path)
+
+
+def test_operator_that_nobody_knows_leaves_the_rest_judged(tmp_path: Path) -> None:
+    rows = _rows(_with_unknown(tmp_path), RuntimeOptions())
+    outcomes = {row.node: row.outcome for row in rows if row.kind == "node"}
+    assert outcomes["Relu_0"] is outcomes["Tanh_0"] is Outcome.PASSED
+    assert outcomes["Wave_0"] in (Outcome.UNSUPPORTED, Outcome.ERRORED)
+    assert outcomes["Exp_0"] is outcomes["Neg_0"] is Outcome.SKIPPED
+
+
+def test_output_behind_a_node_without_kernel_is_unjudged_and_names_it(tmp_path: Path) -> None:
+    rows = _rows(_with_unknown(tmp_path, "QuickGelu", "com.microsoft"), RuntimeOptions())
+    outputs = {row.node: row for row in rows if row.kind == "output"}
+    assert outputs["y"].outcome is Outcome.UNJUDGED
+    assert "QuickGelu_0" in outputs["y"].message
+    assert outputs["other"].outcome is Outcome.PASSED
+    behind = next(row for row in rows if row.node == "Exp_0")
+    assert behind.outcome is Outcome.PASSED
+    assert behind.inherited_max_abs is None
+
+
+def _untouched_wrong(change: Any) -> Any:
+    """Sessions on the model's own file return changed outputs; watched ones are right."""
+
+    @contextmanager
+    def opened(path: Path, options: RuntimeOptions) -> Iterator[Any]:
+        with open_session(path, options) as session:
+            if not path.name.startswith("segment"):
+                run = session.run
+                session.run = lambda feeds, outputs=None: {k: change(v) for k, v in run(feeds, outputs).items()}  # type: ignore[method-assign]
+            yield session
+
+    return opened
+
+
+def test_wrong_small_rows_do_not_hide_behind_large_ones(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    weights = {"w": rng.standard_normal((64, 32)).astype(np.float32)}
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["y"])]
+    model = load_model(_save(tmp_path / "m.onnx", nodes, weights, inputs={"x": [8, 64]}, outputs=["y"]))
+    x = rng.standard_normal((8, 64)).astype(np.float32)
+    x[0] *= np.float32(1e8)
+
+    def half_precision(y: np.ndarray) -> np.ndarray:
+        return np.concatenate([y[:1], y[1:].astype(np.float16).astype(np.float32)])
+
+    rows = _rows(model, RuntimeOptions(), {"x": x}, open_session=_untouched_wrong(half_precision))
+    assert _not_passed(rows, "output") == {"y": Outcome.FAILED}
+    assert _not_passed(_rows(model, RuntimeOptions(), {"x": x})) == {}
