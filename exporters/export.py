@@ -163,8 +163,8 @@ def _export(request: Request, name: str, build: Callable[[], Subject], command: 
         subject = build()
     with seeded(request.seed), staged_folder(target) as staged:
         pairs = [_write_graph(subject, spec, request, staged, clock) for spec in subject.graphs]
-        subject.module.double()
         with clock.stage("prove"):
+            subject.module.double()
             proofs = tuple(prove(exported, request.say) for exported, _ in pairs)
         bundle = Bundle(name, target, {}, proofs, written=False, durations_s=clock.durations_s)
         content = _content(subject, request, bundle, pairs)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,11 +10,25 @@ import numpy as np
 import onnx
 import pytest
 from onnx import numpy_helper
+from onnxscript._framework_apis import torch_2_11 as onnxscript_apis
 
 from onnx_arch.exporters.bundle import Bundle
 from onnx_arch.exporters.export import export_architecture, export_module
 
 ZOO = Path(__file__).resolve().with_name("zoo.py")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def library_parsed_once():
+    """torch.onnx parses the source of its 497 translations at every export, a third of the time of a small one.
+
+    Which translations there are does not change from test to test; a test that adds its own adds them to a registry
+    that is new at every export.
+    """
+    parse = onnxscript_apis.get_torchlib_ops
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(onnxscript_apis, "get_torchlib_ops", functools.cache(parse))
+        yield
 
 
 @pytest.fixture(scope="session")

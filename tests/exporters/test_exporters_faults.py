@@ -28,8 +28,13 @@ def load(file):
 CASES = load(FILE).CASES
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("fault", CASES)
+SMALL = ("attribute changed", "constant changed", "epsilon dropped")
+"""Faults of which bfloat16, were it rounded everywhere, would hide every trace."""
+
+
+@pytest.mark.parametrize(
+    ("fault", "dtype"), [*((fault, "float32") for fault in CASES), *((fault, "bfloat16") for fault in SMALL)]
+)
 def test_wrong_translation_is_named_with_output_size_and_node(tmp_path, fault, dtype):
     factory, operator, translation, op_type, word = CASES[fault]
     target = tmp_path / "out"
