@@ -90,7 +90,7 @@ def judge_node(node: Node, local: Local, actual: Mapping[str, Any]) -> NodeResul
         fingerprint = _fingerprint(node, local, actual)
     elif _suspicious(local, verdict):
         contraction = local.call is not None and local.call.entry.op_type in CONTRACTIONS
-        fingerprint = _narrowed(node, local, actual) if contraction else _fingerprint(node, local, actual)
+        fingerprint = _narrowed(node, local, actual) if contraction else _fingerprint(node, local, actual, varied=True)
         if fingerprint:
             text = "within the bounds, but nearer to another computation than to this operator"
             verdict = dataclasses.replace(verdict, outcome=Outcome.FAILED, message=text)
@@ -110,10 +110,10 @@ def _judge_output(local: Local, index: int, actual: Any) -> Verdict:
     return dataclasses.replace(verdict, message=local.reason) if open_with_reason else verdict
 
 
-def _fingerprint(node: Node, local: Local, actual: Mapping[str, Any]) -> str:
+def _fingerprint(node: Node, local: Local, actual: Mapping[str, Any], *, varied: bool = False) -> str:
     if local.call is None or not node.outputs[0] or not local.outputs:
         return ""
-    return explain(local.call, actual.get(node.outputs[0]), local.outputs[0].data)
+    return explain(local.call, actual.get(node.outputs[0]), local.outputs[0].data, varied=varied)
 
 
 def _suspicious(local: Local, verdict: Verdict) -> bool:

@@ -321,7 +321,7 @@ def _wrong_special(judged: Judged, wide: Array, finite: Array) -> str:
         same = (np.isnan(wide) & np.isnan(reference)) | (wide == reference)
         # Beyond the largest finite value the stored type has infinity (or NaN, or its largest value when saturating).
         rounded_over = (
-            ~np.isfinite(wide) & np.isfinite(reference) & (reach >= limit) & ~(np.sign(wide) == -np.sign(reference))
+            np.isinf(wide) & np.isfinite(reference) & (reach >= limit) & (np.sign(wide) == np.sign(reference))
         )
         saturated = (
             np.isinf(reference)
