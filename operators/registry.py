@@ -60,6 +60,7 @@ ROOMS = (
     "sequences",
     "shapes",
     "softmax",
+    "spectral",
     "transcendental",
 )
 """The modules of this package that register kernels; a new module is added here."""
