@@ -190,7 +190,28 @@ class Staged:
         except OSError:
             old.rename(self.target)
             raise
+        _carry_over(old, self.target)
         shutil.rmtree(old, ignore_errors=True)
+
+
+def _carry_over(old: Path, new: Path) -> None:
+    """Move what the old bundle did not write itself (reports, notes) into the new one."""
+    own = {MANIFEST, *_files_of(old)}
+    for path in sorted(old.rglob("*")):
+        relative = path.relative_to(old)
+        ours = str(relative) in own or path.name.endswith((".onnx", ".onnx.data"))
+        if path.is_file() and not ours and not (new / relative).exists():
+            (new / relative).parent.mkdir(parents=True, exist_ok=True)
+            path.rename(new / relative)
+
+
+def _files_of(bundle: Path) -> set[str]:
+    """The files that a bundle's manifest names."""
+    try:
+        content = json.loads((bundle / MANIFEST).read_text(encoding="utf-8"))
+        return set(content["files"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return set()
 
 
 def _umask() -> int:

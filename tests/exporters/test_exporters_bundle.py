@@ -11,7 +11,9 @@ import subprocess
 import sys
 import time
 from collections import namedtuple
+from pathlib import Path
 
+import onnx
 import pytest
 
 from onnx_arch.errors import ExportError, InvalidArgumentError, InvalidModelError
@@ -215,3 +217,19 @@ def test_failed_swap_puts_the_old_bundle_back(tmp_path, monkeypatch):
         work()
     assert read_manifest(target)["name"] == "old"
     assert [path.name for path in tmp_path.iterdir()] == ["net"]
+
+
+def test_files_of_the_user_survive_a_second_export_into_the_bundle(tmp_path: Path) -> None:
+    first = export_architecture("mlp", tmp_path, preset="tiny")
+    (first.path / "notes").mkdir()
+    (first.path / "notes" / "mine.txt").write_text("kept")
+    (first.path / "report.html").write_text("kept too")
+    second = export_architecture("mlp", tmp_path, preset="tiny", opset=18)
+    assert (second.path / "notes" / "mine.txt").read_text() == "kept"
+    assert (second.path / "report.html").read_text() == "kept too"
+    assert onnx.load(second.path / "model.onnx").opset_import[0].version == 18
+
+
+def test_manifest_is_the_same_bytes_for_the_same_input(tmp_path: Path) -> None:
+    manifests = [export_architecture("mlp", tmp_path / name, preset="tiny").path / "manifest.json" for name in "ab"]
+    assert manifests[0].read_bytes() == manifests[1].read_bytes()
