@@ -46,6 +46,7 @@ ROOMS = (
     "grid_sampling",
     "indexing",
     "linear",
+    "losses",
     "movement",
     "normalization",
     "pooling",
@@ -61,6 +62,7 @@ ROOMS = (
     "shapes",
     "softmax",
     "spectral",
+    "text",
     "transcendental",
 )
 """The modules of this package that register kernels; a new module is added here."""
