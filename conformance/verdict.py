@@ -12,7 +12,7 @@ type: z is the error in half-units in the last place, at the size at which round
   themselves are added up in several orders in float32; for composed operators the kernel is run in float32 with plain
   loops. A value that no order comes near fails.
 
-`docs/verdict.md` derives the numbers; `make calibrate` measures them.
+`docs/verdict.md` derives the numbers.
 """
 
 from __future__ import annotations
