@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import torch
 from torch.utils import _pytree as pytree
 
 from ..architectures.specification import GraphSpec
@@ -22,7 +23,9 @@ from .translation import Trace
 Array = np.ndarray[Any, np.dtype[Any]]
 
 
-def find_divergence(model: Model, trace: Trace, spec: GraphSpec, feeds: Mapping[str, Array]) -> Divergence:
+def find_divergence(
+    model: Model, trace: Trace, spec: GraphSpec, feeds: Mapping[str, Array], stored: torch.dtype
+) -> Divergence:
     """Run graph and traced program in float64 side by side and name the first value that differs.
 
     Values are matched by name: a translated node keeps the name of the node that it stands for, so what lies between
@@ -33,11 +36,12 @@ def find_divergence(model: Model, trace: Trace, spec: GraphSpec, feeds: Mapping[
         trace: names, and the traced program.
         spec: how the module is called.
         feeds: stored inputs on which the outputs differ.
+        stored: floating-point type in which the module is exported.
     """
     made = {name: node for node in model.graph.nodes for name in node.outputs}
     matched = {value: traced for value, traced in trace.traced.items() if value in made}
     leaves = pytree.tree_leaves(arguments(spec, feeds))
-    recorded = record_float64(trace.program, leaves, frozenset(matched.values()))
+    recorded = record_float64(trace.program, leaves, frozenset(matched.values()), stored)
     wanted = {value: to_numpy(recorded[traced]) for value, traced in matched.items() if traced in recorded}
     exposed = _with_outputs(model, wanted)
     clean = evaluate_model(exposed, feeds)

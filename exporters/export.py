@@ -17,6 +17,7 @@ from torch import nn
 from ..architectures.specification import GraphSpec
 from ..errors import ExportError
 from ..graphs.test_data import tensor_proto
+from .arrays import torch_dtype
 from .bundle import (
     FORMAT,
     FORMAT_VERSION,
@@ -168,7 +169,7 @@ def _export(request: Request, name: str, build: Callable[[], Subject], command: 
             proofs = tuple(prove(exported, request.say) for exported, _ in pairs)
         bundle = Bundle(name, target, {}, proofs, written=False, durations_s=clock.durations_s)
         content = _content(subject, request, bundle, pairs)
-        record = {"durations_s": clock.durations_s, "proof": [describe_proof(proof) for proof in proofs]}
+        record = {"proof": [describe_proof(proof) for proof in proofs]}
         manifest = write_manifest(staged.folder, {**content, "command": command, "record": record})
         if not bundle.is_wrong:
             staged.keep()
@@ -204,7 +205,7 @@ def _write_graph(
         files = write_model(translation.model, folder / MODEL, external=request.external_data)
         files += write_test_data(folder / TEST_DATA, cases[0])
     prefix = "" if folder == staged.folder else f"{spec.name}/"
-    exported = Exported(spec, module, translation.trace, folder / MODEL, cases, refused)
+    exported = Exported(spec, module, torch_dtype(subject.dtype), translation.trace, folder / MODEL, cases, refused)
     return exported, tuple(replace(file, name=prefix + file.name) for file in files)
 
 

@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch.export.graph_signature import InputKind
 from torch.fx import Interpreter, Node
+from torch.nn.functional import rms_norm
+from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -38,28 +40,51 @@ def widened(value: Any) -> Any:
     return torch.float64 if isinstance(value, torch.dtype) and value in NARROW else value
 
 
+class StoredEpsilon(TorchFunctionMode):
+    """Gives a normalisation that was told no epsilon that of the stored type, as it has in a run in that type.
+
+    Args:
+        stored: the type; its spacing at one is what `torch.rms_norm` adds when `eps` is None.
+    """
+
+    def __init__(self, stored: torch.dtype) -> None:
+        super().__init__()
+        self.epsilon = torch.finfo(stored).eps
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = dict(kwargs or {})
+        if func in (torch.rms_norm, rms_norm) and kwargs.get("eps", args[3] if len(args) > 3 else None) is None:
+            args, kwargs["eps"] = args[:3], self.epsilon
+        return func(*args, **kwargs)
+
+
 @contextmanager
-def float64_everywhere() -> Iterator[None]:
-    """Inside, torch computes in float64, without gradients."""
+def float64_everywhere(stored: torch.dtype) -> Iterator[None]:
+    """Inside, torch computes in float64, without gradients; `stored` is the type that is stood in for."""
     before = torch.get_default_dtype()
     torch.set_default_dtype(torch.float64)
     try:
-        with torch.no_grad(), Widening():
+        with torch.no_grad(), Widening(), StoredEpsilon(stored):
             yield
     finally:
         torch.set_default_dtype(before)
 
 
-def run_float64(module: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+def run_float64(
+    module: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any], stored: torch.dtype = torch.float32
+) -> Any:
     """What `module` returns when every operation is done in float64.
 
     Args:
         module: its parameters may have been widened already; those that were not are, at every use.
         args: nest of tensors and constants.
         kwargs: likewise.
+        stored: floating-point type in which the module is exported.
     """
     args, kwargs = pytree.tree_map(widened, (tuple(args), dict(kwargs)))
-    with float64_everywhere():
+    with float64_everywhere(stored):
         return module(*args, **kwargs)
 
 
@@ -80,7 +105,7 @@ class Recorder(Interpreter):
 
 
 def record_float64(
-    program: torch.export.ExportedProgram, inputs: Sequence[Any], names: frozenset[str]
+    program: torch.export.ExportedProgram, inputs: Sequence[Any], names: frozenset[str], stored: torch.dtype
 ) -> dict[str, torch.Tensor]:
     """Values of the named nodes of a traced program, run in float64.
 
@@ -88,13 +113,14 @@ def record_float64(
         program: its state may have been widened already.
         inputs: the leaves of the positional and keyword arguments, in order.
         names: of FX nodes.
+        stored: floating-point type in which the module is exported.
 
     Returns:
         Tensor by node name, float64 where floating-point; nodes that gave no tensor are left out.
     """
     recorder = Recorder(program.graph_module, names)
     flat = pytree.tree_map(widened, list(_placeholders(program, iter(inputs))))
-    with float64_everywhere():
+    with float64_everywhere(stored):
         recorder.run(*flat)
     return recorder.values
 

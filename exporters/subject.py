@@ -63,11 +63,17 @@ class Subject:
 
 
 def _alike(example: np.ndarray, rng: np.random.Generator, shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray:
-    """Values drawn from the example's; a constant floating-point one says nothing, so normal ones are drawn."""
+    """Values within the example's range: its own integers, floating-point ones between two of its own.
+
+    A constant floating-point example (zeros, ones) says nothing, so normal values are drawn.
+    """
     values = example.reshape(-1)
-    if values.size and (example.dtype.kind in "biu" or np.any(values != values[0])):
-        return rng.choice(values, shape).astype(dtype)
-    return rng.standard_normal(shape).astype(dtype)
+    if example.dtype.kind in "biu":
+        return rng.choice(values, shape).astype(dtype) if values.size else np.zeros(shape, dtype)
+    if not values.size or np.all(values == values[0]):
+        return rng.standard_normal(shape).astype(dtype)
+    share, numbers = rng.random(shape), values.astype(np.float64)
+    return (share * rng.choice(numbers, shape) + (1 - share) * rng.choice(numbers, shape)).astype(dtype)
 
 
 def architecture_subject(  # noqa: PLR0913 - what a user may ask for

@@ -139,19 +139,19 @@ def _convert(
 
 @contextmanager
 def _translating(doing: str) -> Iterator[None]:
-    """PyTorch's failures, of whatever type, in one line; its remarks about itself are not shown."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    """PyTorch's failures, of whatever type, in one line; its doubts are not shown: the proof settles them."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
     try:
-        with warnings.catch_warnings():
-            # torch 2.13 deprecates a class of its own pytree and still copies instances of it
-            warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)
+        with warnings.catch_warnings(action="ignore"):
             yield
     except Exception as error:
         raise ExportError(f"{doing}: {_reason(error)}") from error
     finally:
-        logger.setLevel(level)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 def _reason(error: BaseException) -> str:
@@ -307,5 +307,3 @@ def _strip_values(values: Sequence[ir.Value]) -> None:
     for value in values:
         value.metadata_props.clear()
         value.doc_string = None
-        if value.const_value is not None:
-            value.const_value.doc_string = None

@@ -11,15 +11,18 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+import torch.nn.functional as F  # noqa: N812 - its usual name
 from safetensors.torch import save_file
 
-from onnx_arch.errors import ExportError, InvalidArgumentError, WeightsError
+from onnx_arch.errors import ExportError, InvalidArgumentError, MissingKernelError, WeightsError
 from onnx_arch.exporters.export import export_module
 from onnx_arch.exporters.factories import find_factory, sweep_sizes
+from onnx_arch.exporters.float64 import run_float64
 from onnx_arch.exporters.proof import Standing
+from onnx_arch.operators import evaluation
 
 ZOO = Path(__file__).resolve().with_name("zoo.py")
-RIGHT = ["buffers", "scaled_dot", "tokens", "cache", "echo", "picture", "folding"]
+RIGHT = ["buffers", "scaled_dot", "tokens", "cache", "echo", "picture", "folding", "ordered"]
 
 
 @pytest.mark.parametrize("name", RIGHT)
@@ -127,16 +130,44 @@ def test_dim_that_the_module_fixes_is_not_frozen_in_silence(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_float64_run_computes_nothing_in_a_narrower_type(dtype):
+    constant = torch.rand(3, dtype=dtype)
+
+    def module(x):
+        table = torch.arange(3, dtype=dtype) * torch.full((3,), 1 / 3, dtype=torch.float32)
+        y = (x.half() + table.to(torch.bfloat16)) * constant + torch.tensor(0.1)
+        return F.rms_norm(y, (3,)).float(), torch.zeros(2)
+
+    x = torch.rand(2, 3, dtype=dtype)
+    result, zeros = run_float64(module, (x,), {}, dtype)
+    third = torch.arange(3, dtype=torch.float64) / 3
+    y = (x.double() + third) * constant.double() + 0.1
+    expected = y / (y.square().mean(-1, keepdim=True) + torch.finfo(dtype).eps).sqrt()
+    assert result.dtype == zeros.dtype == torch.float64
+    torch.testing.assert_close(result, expected, rtol=1e-12, atol=1e-12)
+    assert torch.get_default_dtype() == torch.float32
+
+
 def test_random_module_is_unjudged_with_the_reason(zoo):
     bundle = zoo("random")
     assert (bundle.translation, bundle.runtime, bundle.is_wrong) == (Standing.UNJUDGED, Standing.UNJUDGED, False)
     assert "other values every time" in bundle.proofs[0].shapes[0].graph.message
 
 
-def test_operator_without_a_kernel_is_unjudged_and_still_run(zoo):
-    bundle = zoo("determinant")
-    assert (bundle.translation, bundle.runtime) == (Standing.UNJUDGED, Standing.PASSED)
-    assert "STFT" in bundle.proofs[0].shapes[0].graph.message
+def test_operator_without_a_kernel_is_unjudged_and_named(tmp_path, monkeypatch):
+    find = evaluation.find_kernel
+
+    def without_softmax(op_type, **version):
+        if op_type == "Softmax":
+            raise MissingKernelError("no kernel for Softmax")
+        return find(op_type, **version)
+
+    monkeypatch.setattr(evaluation, "find_kernel", without_softmax)
+    bundle = export_module(f"{ZOO}:scaled_dot", tmp_path)
+    assert (bundle.translation, bundle.runtime, bundle.is_wrong) == (Standing.UNJUDGED, Standing.UNJUDGED, False)
+    assert "node Softmax: no kernel for Softmax" in bundle.proofs[0].shapes[0].graph.message
+    assert bundle.manifest["verdict"]["translation"] == "unjudged"
 
 
 def test_declared_inputs_take_the_place_of_examples(zoo, read_set):

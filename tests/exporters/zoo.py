@@ -133,6 +133,19 @@ class Halves(nn.Module):
         return a * b
 
 
+class Ordered(nn.Module):
+    """Results that depend on an order, a recurrence, and a normalisation with the epsilon of its type."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(6, 5, batch_first=True, bidirectional=True)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:  # (B, T, C)
+        states, _ = self.lstm(F.rms_norm(1e-3 * x, (6,)))
+        values, indices = states.flatten(1).topk(3, dim=1)
+        return values, indices, states.cumsum(1)
+
+
 class Frozen(nn.Module):
     """Its batch is two, and it says so in its code."""
 
@@ -145,18 +158,6 @@ class Random(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return x + torch.randn_like(x)
-
-
-class Spectrum(nn.Module):
-    """An operator that the oracle has no kernel for."""
-
-    def forward(self, x: Tensor) -> Tensor:  # (B, N) -> (B, frequencies, frames, 2)
-        window = torch.hann_window(8, periodic=True, dtype=x.dtype)
-        return torch.view_as_real(torch.stft(x, 8, hop_length=4, window=window, center=False, return_complex=True))
-
-
-def determinant():
-    return Spectrum(), (torch.randn(2, 32),)
 
 
 def buffers():
@@ -187,6 +188,10 @@ def picture():
 
 def folding():
     return Folding(), (torch.randn(2, 2, 5, 5),)
+
+
+def ordered():
+    return Ordered(), (torch.randn(2, 4, 6),)
 
 
 def halves():
