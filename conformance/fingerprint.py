@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +18,9 @@ from ..operators.storage import encode, is_float
 
 COLLAPSE = 0.25
 """A hypothesis explains a deviation when it leaves at most a quarter of its root mean square."""
+
+EVIDENT = 0.01
+"""One that leaves a hundredth is taken without looking for a better one."""
 
 BINARY = 2
 WITH_BIAS = 3
@@ -42,10 +46,12 @@ def round_to_bits(x: Array, fraction_bits: int) -> Array:
     return np.where(np.isfinite(x), kept, x).astype(np.float64)
 
 
-_NARROW: Mapping[str, Callable[[Array], Array]] = {
-    "TF32 inputs (set use_tf32=0)": lambda x: round_to_bits(x, 10),
-    "BF16 inputs": lambda x: encode(x, np.dtype(ml_dtypes.bfloat16)).astype(np.float64),
-    "FP16 inputs": lambda x: encode(x, np.dtype(np.float16)).astype(np.float64),
+Narrow = Callable[[Array], Array]
+
+_NARROW: Mapping[str, Narrow] = {
+    "TF32": lambda x: round_to_bits(x, 10),
+    "BF16": lambda x: encode(x, np.dtype(ml_dtypes.bfloat16)).astype(np.float64),
+    "FP16": lambda x: encode(x, np.dtype(np.float16)).astype(np.float64),
 }
 
 EPSILONS = (0.0, 1e-12, 1e-8, 1e-6, 1e-5, 1e-3)
@@ -79,7 +85,7 @@ within the bounds: a single number, repeated, can be met by chance."""
 
 
 def explain(call: Call, actual: Any, reference: Any, *, varied: bool = False) -> str:
-    """The first hypothesis that explains the first output of a call, or "".
+    """The hypothesis that explains the first output of a call best, or "".
 
     Args:
         call: the node's call on the runtime's own inputs.
@@ -91,22 +97,25 @@ def explain(call: Call, actual: Any, reference: Any, *, varied: bool = False) ->
         return ""
     if not (is_float(actual.dtype) or actual.dtype.kind in "iu"):
         return ""
-    observed = actual.astype(np.float64)
-    deviation = _rms(observed, reference)
-    for hypothesis in _hypotheses(call):
-        if _explains(hypothesis, observed, actual.dtype, (reference, deviation), varied=varied):
-            return hypothesis.name
-    return ""
+    return _best(_hypotheses(call), actual, reference, varied=varied)
 
 
 def narrow_inputs(call: Call, actual: Array, reference: Array) -> str:
     """As `explain`, with reduced input precision as the only hypotheses: for values that lie within the bounds."""
+    return _best(_narrowed(call), actual, reference, varied=True)
+
+
+def _best(hypotheses: Iterator[Hypothesis], actual: Array, reference: Any, *, varied: bool) -> str:
     observed = actual.astype(np.float64)
     deviation = _rms(observed, reference)
-    for hypothesis in _narrowed(call):
-        if _explains(hypothesis, observed, actual.dtype, (reference, deviation), varied=True):
-            return hypothesis.name
-    return ""
+    least, name = COLLAPSE * deviation, ""
+    for hypothesis in hypotheses:
+        left = _residual(hypothesis, observed, actual.dtype, reference, varied=varied)
+        if left <= least and (left < least or not name):
+            least, name = left, hypothesis.name
+        if name and least <= EVIDENT * deviation:
+            break
+    return name
 
 
 def _rms(a: Array, b: Any) -> float:
@@ -115,26 +124,24 @@ def _rms(a: Array, b: Any) -> float:
         return float(np.sqrt(np.mean(np.square(gap))))
 
 
-def _explains(
-    hypothesis: Hypothesis, observed: Array, dtype: np.dtype[Any], compared: tuple[Any, float], *, varied: bool
-) -> bool:
-    """`compared` is the reference and the root mean square of the observed values' deviation from it."""
-    reference, deviation = compared
+def _residual(hypothesis: Hypothesis, observed: Array, dtype: np.dtype[Any], reference: Any, *, varied: bool) -> float:
+    """Root mean square of what a hypothesis leaves of the deviation; infinite where it says nothing."""
     try:
         supposed = np.asarray(hypothesis.outputs()[0])
     except (OnnxArchError, ValueError, IndexError, TypeError):
-        return False  # the hypothesis does not go with these inputs
+        return math.inf  # the hypothesis does not go with these inputs
     if supposed.shape != observed.shape:
-        return False
+        return math.inf
     stored = encode(supposed, dtype).astype(np.float64) if supposed.dtype.kind == "f" else supposed.astype(np.float64)
-    if np.array_equal(np.isnan(stored), np.isnan(observed)) is False:
-        return False
+    if not np.array_equal(np.isnan(stored), np.isnan(observed)):
+        return math.inf
     with np.errstate(all="ignore"):
         effect = np.nan_to_num(stored - np.asarray(reference, np.float64))
     if varied and not np.std(effect) > VARIED * np.sqrt(np.mean(effect**2)):
-        return False
-    same_as_reference = np.array_equal(stored, np.asarray(reference, np.float64), equal_nan=True)
-    return not same_as_reference and _rms(observed, stored) <= COLLAPSE * deviation
+        return math.inf
+    if np.array_equal(stored, np.asarray(reference, np.float64), equal_nan=True):
+        return math.inf
+    return _rms(observed, stored)
 
 
 def _call(call: Call, inputs: tuple[Any, ...] | None = None, **changes: Any) -> Callable[[], tuple[Any, ...]]:
@@ -165,21 +172,36 @@ def _hypotheses(call: Call) -> Iterator[Hypothesis]:
 def _rounded_results(call: Call) -> Iterator[Hypothesis]:
     """The right result, stored in a narrower type on the way."""
     if call.stored and call.stored[0] == np.float32:
-        for name, narrow in _NARROW.items():
-            what = name.split()[0]
-            yield Hypothesis(f"result rounded to {what}", lambda narrow=narrow: (narrow(call.outputs()[0]),))
+        y = call.outputs()[0]
+        for name, narrow in _formats((y,)) if y.dtype.kind == "f" else ():
+            yield Hypothesis(f"result rounded to {name}", lambda narrow=narrow: (narrow(y),))
 
 
 def _narrowed(call: Call) -> Iterator[Hypothesis]:
     if call.entry.op_type not in CONTRACTIONS or call.stored[0] != np.float32:
         return
-    for name, narrow in _NARROW.items():
-        for count in (2, len(call.inputs)):  # the factors alone, or the bias (or mask) as well
-            inputs = tuple(
-                narrow(x) if i < count and isinstance(x, np.ndarray) and x.dtype.kind == "f" else x
-                for i, x in enumerate(call.inputs)
-            )
-            yield Hypothesis(name, _call(call, inputs))
+    for count in (2, len(call.inputs)):  # the factors alone, or the bias (or mask) as well
+        chosen = [i for i, x in enumerate(call.inputs[:count]) if isinstance(x, np.ndarray) and x.dtype.kind == "f"]
+        for name, narrow in _formats([call.inputs[i] for i in chosen]):
+            inputs = tuple(narrow(x) if i in chosen else x for i, x in enumerate(call.inputs))
+            yield Hypothesis(f"{name} inputs{TF32_ADVICE if 'TF32' in name else ''}", _call(call, inputs))
+
+
+TF32_ADVICE = " (set use_tf32=0)"
+
+
+def _formats(tensors: Iterable[Array]) -> Iterator[tuple[str, Narrow]]:
+    """Narrower types to round these tensors to; TF32 and FP16 have as many fraction bits and differ in range alone."""
+    tf32, half = _NARROW["TF32"], _NARROW["FP16"]
+    alike = all(_rms(tf32(x), half(x)) <= ALIKE * _rms(tf32(x), x) for x in tensors)
+    yield ("TF32 or FP16" if alike else "TF32"), tf32
+    yield "BF16", _NARROW["BF16"]
+    if not alike:
+        yield "FP16", half
+
+
+ALIKE = 2.0**-6
+"""Two roundings that differ by less than this share of what they change are not told apart."""
 
 
 def _wiring(call: Call) -> Iterator[Hypothesis]:
