@@ -15,7 +15,7 @@ import numpy as np
 from ..errors import InvalidAttributeError, InvalidInputError
 from .memory import available_memory
 from .model import Graph, Node, TensorSpec
-from .values import Value, Values, decoded
+from .values import Value, Values, decoded, decoded_once
 
 LARGEST_NODE_RUNS = 1_000_000
 """Nodes that the subgraphs of one node may run in all, every iteration counting at least one."""
@@ -51,7 +51,7 @@ class Run:
     doubts: list[str] = field(default_factory=list)
     largest_bytes: int = field(default_factory=lambda: available_memory() // MEMORY_SHARE)
     starts: dict[int, Values] = field(default_factory=dict)
-    """By id of a subgraph, its initializers, decoded once."""
+    """By id of a subgraph, its initializers as the nodes in it read them."""
 
     def decide(self, answer: bool) -> bool:
         """Note a condition; the answer is this run's, or that of the run that it follows."""
@@ -135,7 +135,7 @@ class Flow:
 
     def _start(self, graph: Graph) -> Values:
         if id(graph) not in self.run.starts:
-            known = {name: Value(decoded(tensor), tensor.dtype) for name, tensor in graph.initializers.items()}
+            known = {name: Value(decoded_once(array), array.dtype) for name, array in graph.initializers.items()}
             self.run.starts[id(graph)] = known
         return self.run.starts[id(graph)]
 

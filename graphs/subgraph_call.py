@@ -33,10 +33,10 @@ from ..operators.plain import PlainArray
 from ..operators.registry import KernelEntry
 from ..operators.rounding import half_unit
 from ..operators.scale import Array, Rule, Scale
-from ..operators.storage import decode, float_format, is_float
+from ..operators.storage import float_format, is_float
 from .control_flow import Flow, Run, RunGraph, find_flow, undefined_elements
 from .model import Node
-from .values import Value
+from .values import Value, decoded_once
 
 SAMPLES = 8
 """Perturbed runs; half as many where one takes more than `LONG_RUN` nodes."""
@@ -186,7 +186,7 @@ def subgraph_call(node: Node, scope: Mapping[str, Value], run_graph: RunGraph) -
 
     call = SubgraphCall(
         entry=KernelEntry(node.domain, node.op_type, node.opset, function),
-        inputs=tuple(_decoded(value.data) for value in values),
+        inputs=tuple(decoded_once(value.data) for value in values),
         keywords={},
         stored=tuple(value.dtype for value in values),
         output_count=len(node.outputs),
@@ -196,14 +196,6 @@ def subgraph_call(node: Node, scope: Mapping[str, Value], run_graph: RunGraph) -
         run_graph=run_graph,
     )
     return call
-
-
-LARGE = 1 << 20
-"""Elements from which on a weight stays as stored: its kernel converts it, block by block where it can."""
-
-
-def _decoded(data: Any) -> Any:
-    return decode(data) if isinstance(data, np.ndarray) and data.size < LARGE else data
 
 
 def _same(reference: Any, other: Any) -> bool:

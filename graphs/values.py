@@ -38,3 +38,12 @@ def decoded(data: Any) -> Any:
     if isinstance(data, list):
         return [decoded(item) for item in data]
     return decode(data) if isinstance(data, np.ndarray) else data
+
+
+LARGE = 1 << 20
+"""Elements from which on a weight stays as stored: its kernel converts it, block by block where it can."""
+
+
+def decoded_once(tensor: Any) -> Any:
+    """What many runs read: decoded, unless it is large."""
+    return decode(tensor) if isinstance(tensor, np.ndarray) and tensor.size < LARGE else tensor
