@@ -136,7 +136,7 @@ def _residual(hypothesis: Hypothesis, observed: Array, dtype: np.dtype[Any], ref
     if not np.array_equal(np.isnan(stored), np.isnan(observed)):
         return math.inf
     with np.errstate(all="ignore"):
-        effect = np.nan_to_num(stored - np.asarray(reference, np.float64))
+        effect = np.nan_to_num(stored - np.asarray(reference, np.float64), posinf=0.0, neginf=0.0)
     if varied and not np.std(effect) > VARIED * np.sqrt(np.mean(effect**2)):
         return math.inf
     if np.array_equal(stored, np.asarray(reference, np.float64), equal_nan=True):
