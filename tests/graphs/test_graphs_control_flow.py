@@ -187,8 +187,12 @@ def test_condition_without_an_input_that_the_body_turns_false_is_left_open(write
     model = parsed(write, LOOP.replace("(M, C, x)", '(m, "", x)'))
     feeds = {"m": np.array(20), "c": np.array(True), "x": np.array([1.0, 2.0], np.float32)}
     assert evaluate_model(model, feeds)["steps"].size == 20  # the table: "for (int i=0; i < trip_count; ++i)"
-    row = judged(model, feeds, run_onnxruntime(model, {**feeds, "m": np.array(4)}))
-    assert row.outcome in (Outcome.UNJUDGED, Outcome.FAILED)
+    actual = run_onnxruntime(model, feeds)
+    assert actual["steps"].size == 4  # it stops where the condition turns false
+    row = judged(model, feeds, actual)
+    assert row.outcome is Outcome.UNJUDGED
+    assert "condition without input" in row.message
+    assert judged(model, feeds, {**actual, "last": actual["last"].astype(float)}).outcome is Outcome.FAILED
     short = {**feeds, "m": np.array(3)}
     assert judged(model, short, run_onnxruntime(model, short)).outcome is Outcome.PASSED
 
