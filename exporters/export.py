@@ -34,7 +34,7 @@ from .description import describe_files, describe_graph, describe_image, describ
 from .factories import module_subject
 from .proving import Case, Exported, prove
 from .serialization import WrittenFile, weight_bytes, write_bytes, write_model
-from .subject import Subject, architecture_subject, parameter_count
+from .subject import Subject, architecture_subject, parameter_count, seeded
 from .sweep import check_dynamic, swept_sizes, traced_sizes
 from .targets import bundle_name, check_target, default_opset
 from .translation import Translations, translate
@@ -160,7 +160,7 @@ def _export(request: Request, name: str, build: Callable[[], Subject], command: 
     check_target_folder(target)
     clock = Clock()
     request.say(f"building {name}")
-    with seeded(request.seed), clock.stage("build"):
+    with clock.stage("build"):
         subject = build()
     with seeded(request.seed), staged_folder(target) as staged:
         pairs = [_write_graph(subject, spec, request, staged, clock) for spec in subject.graphs]
@@ -174,14 +174,6 @@ def _export(request: Request, name: str, build: Callable[[], Subject], command: 
         if not bundle.is_wrong:
             staged.keep()
         return replace(bundle, manifest=manifest, written=not bundle.is_wrong)
-
-
-@contextmanager
-def seeded(seed: int) -> Iterator[None]:
-    """Inside, torch's generator starts from `seed`; afterwards it goes on as if nothing had been drawn."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        yield
 
 
 def _write_graph(

@@ -24,7 +24,7 @@ from ..errors import ExportError, InvalidArgumentError
 from .arrays import to_numpy, torch_dtype
 from .calling import path_parts
 from .requests import BATCH, NOTHING_DYNAMIC, DimRequest, InputRequest, parse_dim, parse_input
-from .subject import Subject, fill_parameters, on_cpu
+from .subject import Subject, fill_parameters, on_cpu, seeded
 from .targets import DTYPES, bundle_name
 
 SMALL = 16
@@ -65,7 +65,7 @@ def module_subject(  # noqa: PLR0913 - what a user may ask for
         spec: "path/to/file.py:factory" or "package.module:factory". The factory takes no argument and returns a
             module, (module, args) or (module, args, kwargs); a module itself may stand in its place.
         dtype: floating-point type to convert to; None leaves the module's own.
-        seed: with which torch's generator was started.
+        seed: from which torch's generator starts while the factory runs.
         weights: checkpoint with the module's own keys.
         dynamic: "INPUT.DIM=SYMBOL", "batch" for the first dim of every input, or "none".
         inputs: "NAME=SHAPE:DTYPE"; symbols in the shape are dynamic.
@@ -74,8 +74,9 @@ def module_subject(  # noqa: PLR0913 - what a user may ask for
         InvalidArgumentError: the factory cannot be found, or an input or dim that the module does not have.
         ExportError: the factory raised, or gave no module.
     """
-    factory, source = find_factory(spec)
-    made = _made(spec, factory)
+    with seeded(seed):
+        factory, source = find_factory(spec)
+        made = _made(spec, factory)
     origin = fill_parameters(made.module, weights, seed, None)
     requests = [parse_input(text) for text in inputs]
     call = _call(spec, made, requests)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -76,6 +77,14 @@ def _alike(example: np.ndarray, rng: np.random.Generator, shape: tuple[int, ...]
     return (share * rng.choice(numbers, shape) + (1 - share) * rng.choice(numbers, shape)).astype(dtype)
 
 
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Inside, torch's generator starts from `seed`; afterwards it goes on as if nothing had been drawn."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
+
+
 def architecture_subject(  # noqa: PLR0913 - what a user may ask for
     name: str,
     *,
@@ -97,7 +106,8 @@ def architecture_subject(  # noqa: PLR0913 - what a user may ask for
     config = entry.config(preset)
     requests = [parse_input(text) for text in inputs]
     graphs = tuple(fit_inputs(choose_axes(spec, dynamic), requests) for spec in entry.graphs(config))
-    module = entry.build(config)
+    with seeded(seed):
+        module = entry.build(config)
     origin = fill_parameters(module, weights, seed, entry)
     source = {"architecture": name, "preset": preset, "paper": entry.paper}
     return Subject(name, module.eval().to(torch_dtype(dtype)), graphs, source, dtype, weights=origin)
