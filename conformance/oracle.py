@@ -26,6 +26,7 @@ from ..operators.evaluation import Call
 from ..operators.registry import parameters
 from ..operators.scale import Array, Scale
 from ..operators.storage import decode
+from .distances import deviation, largest_gap
 
 
 @dataclass(frozen=True)
@@ -134,12 +135,11 @@ class Oracle:
         clean, actual = self.clean[name].data, self.actual[name]
         if call is None or "precision" not in parameters(call.entry.function) or clean.shape != actual.shape:
             return None
-        with np.errstate(all="ignore"):
-            deviation = (clean - decode(actual)).astype(np.float32)
-        if not np.isfinite(deviation).all():
+        moved_by = deviation(clean, actual)
+        if moved_by is None:
             return None
         inputs = tuple(
-            deviation if i == position else x if i in call.entry.linear_in else None for i, x in enumerate(call.inputs)
+            moved_by if i == position else x if i in call.entry.linear_in else None for i, x in enumerate(call.inputs)
         )
         moved = dataclasses.replace(call, inputs=inputs, keywords={**call.keywords, "precision": np.float32})
         first = local.outputs[0]
@@ -159,20 +159,6 @@ def _usable(actual: Any, reference: Value | None) -> Any:
         return actual
     with np.errstate(all="ignore"):
         return reference.data.astype(np.float32 if reference.dtype is None else reference.dtype)
-
-
-def largest_gap(actual: Any, clean: Any) -> float | None:
-    """Largest finite |actual − clean|; None where they cannot be subtracted."""
-    numeric = all(isinstance(x, np.ndarray) and x.dtype.kind not in "OUSb" for x in (actual, clean))
-    if not numeric or actual.shape != clean.shape:
-        return None
-    if actual.size == 0:
-        return 0.0
-    a, c = decode(actual), clean
-    with np.errstate(all="ignore"):
-        gap = np.abs(a - c) if a.dtype.kind in "fc" else np.abs(a.astype(np.float64) - c)
-        largest = float(gap.max())
-    return largest if np.isfinite(largest) else float(gap[np.isfinite(gap)].max(initial=0.0))
 
 
 def magnitude_like(scale: Scale, value: Array) -> Array:

@@ -164,6 +164,8 @@ def where_is(flat_index: int, shape: tuple[int, ...]) -> str:
 def _judge_exact(actual: Array, reference: Array, scale: Scale) -> Verdict:
     """Bit for bit, integers within `terms` steps; −0 equals +0 (reported), NaN equals NaN; elements with infinite
     `terms` are left open."""
+    if _same_bits(actual, reference):
+        return Verdict(Outcome.PASSED, "exact", max_abs=0.0)
     terms = np.asarray(scale.terms, np.float64)
     if actual.dtype.kind in "OUS":
         same = actual.astype(object) == reference.astype(object)
@@ -182,6 +184,18 @@ def _judge_exact(actual: Array, reference: Array, scale: Scale) -> Verdict:
         max_abs=_largest_difference(actual, reference, ~open_elements),
         message=_zero_signs(actual, reference),
     )
+
+
+_UNSIGNED = {1: np.uint8, 2: np.uint16, 4: np.uint32, 8: np.uint64}
+
+
+def _same_bits(actual: Array, reference: Array) -> bool:
+    """Whether two tensors of one dtype are stored alike, the quick way to see that they are equal."""
+    unsigned = _UNSIGNED.get(actual.dtype.itemsize)
+    if actual.dtype != reference.dtype or actual.dtype.kind in "OUS" or unsigned is None:
+        return False
+    a, r = (np.ascontiguousarray(x).view(unsigned) for x in (actual, reference))
+    return np.array_equal(a, r)
 
 
 def _is_nan(x: Array) -> Array:

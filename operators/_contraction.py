@@ -57,12 +57,17 @@ def product(a: Array, b: Array, *, precision: DType = np.float64) -> Array:
 
 def products_in_passes(a: Array, b: Array, passes: Sequence[Pass]) -> list[Array]:
     """`a @ b` once per pass, floating-point operands; a large stored `b` is read once, in blocks."""
-    if b.ndim == MATRIX and a.ndim >= 1 and b.size > BLOCK_ELEMENTS and any(b.dtype != p.precision for p in passes):
-        return _blockwise(a, b, passes)
+    if b.ndim == MATRIX and a.ndim >= 1 and b.size > BLOCK_ELEMENTS:
+        few_rows = a.size <= FEW_ROWS * b.shape[0]
+        if few_rows or any(b.dtype != p.precision for p in passes):
+            return _blockwise(a, b, passes)
     return [np.matmul(p.of(a), p.of(b)) for p in passes]
 
 
 MATRIX = 2
+
+FEW_ROWS = 8
+"""Rows up to which a product takes as long as reading its matrix, which several threads do faster than BLAS."""
 
 
 def _blockwise(a: Array, b: Array, passes: Sequence[Pass]) -> list[Array]:
