@@ -13,8 +13,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..errors import ExportError, InvalidArgumentError, UnknownEntryError
-from .terminal import STANDARD_OUTPUT, ExitStatus, get_console, get_output, json_lines, progress
+from ..errors import ExportError, UnknownEntryError
+from .terminal import (
+    STANDARD_OUTPUT,
+    ExitStatus,
+    check_targets,
+    get_console,
+    get_output,
+    json_lines,
+    parse_dims,
+    progress,
+)
 
 if TYPE_CHECKING:
     from ..benchmarks.engine import Job
@@ -89,6 +98,7 @@ def bench(
     from ..benchmarks.sampling import Pace  # noqa: PLC0415 - as above
     from ..runtimes.session import RuntimeOptions  # noqa: PLC0415 - as above
 
+    check_targets({"--json": json, "--html": html})
     options = RuntimeOptions(
         runtime=runtime, python=python, provider=provider.value, optimization=optimization.value, threads=threads
     )
@@ -97,21 +107,6 @@ def bench(
         paths = [path for word in models for path in find_models(word, preset, seed, temporary)]
         jobs = [job for path in paths for job in plan(path, request)]
         return _measure(jobs, Pace(duration_s=duration), json, html, quiet)
-
-
-def parse_dims(words: Sequence[str]) -> dict[str, int]:
-    """Sizes by name of `--dim NAME=SIZE`.
-
-    Raises:
-        InvalidArgumentError: it does not read so.
-    """
-    sizes: dict[str, int] = {}
-    for word in words:
-        name, equals, size = word.rpartition("=")
-        if not equals or not name or not size.isdecimal():
-            raise InvalidArgumentError(f"--dim {word}: give NAME=SIZE, as in --dim sequence=128")
-        sizes[name] = int(size)
-    return sizes
 
 
 def find_models(word: str, preset: str, seed: int, temporary: ExitStack) -> list[Path]:

@@ -12,7 +12,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import InvalidArgumentError
-from .terminal import STANDARD_OUTPUT, ExitStatus, get_console, get_output, progress
+from .terminal import (
+    STANDARD_OUTPUT,
+    ExitStatus,
+    check_targets,
+    get_console,
+    get_output,
+    parse_dims,
+    progress,
+)
 
 if TYPE_CHECKING:
     from ..conformance.check import CheckRequest, Record
@@ -98,6 +106,7 @@ def check(
     from ..graphs.loading import load_model  # noqa: PLC0415 - as above
     from ..runtimes.session import RuntimeOptions  # noqa: PLC0415 - as above
 
+    check_targets({"--json": json, "--junit": junit, "--html": html})
     loaded = load_model(model)
     bundle = model if model.is_dir() else None
     source = InputSource(inputs, test_data, image, parse_dims(dim or []), seed, bundle)
@@ -116,21 +125,6 @@ def check(
     _write_views(stream, junit, html)
     _show(stream, all_rows, quiet or json == STANDARD_OUTPUT)
     return _status(stream)
-
-
-def parse_dims(words: list[str]) -> dict[str, int]:
-    """`["batch=2"]` as {"batch": 2}.
-
-    Raises:
-        InvalidArgumentError: not NAME=N with N a whole number of at least 0.
-    """
-    dims: dict[str, int] = {}
-    for word in words:
-        name, equals, size = word.rpartition("=")
-        if not equals or not name or not size.isdecimal():
-            raise InvalidArgumentError(f"--dim {word}: must be NAME=N with a whole number, for example batch=2")
-        dims[name] = int(size)
-    return dims
 
 
 def _earlier(resume: Path | None):

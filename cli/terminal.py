@@ -10,9 +10,11 @@ import enum
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
+
+from ..errors import InvalidArgumentError, StreamError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -80,6 +82,40 @@ def print_columns(rows: Sequence[Sequence[str]], indent: str = "  ") -> None:
         print(indent + line.rstrip())
 
 
+def check_targets(targets: Mapping[str, str | os.PathLike[str] | None]) -> None:
+    """Refuse options that would write over each other's file.
+
+    Args:
+        targets: where each option writes, by its name; None where it was not given. Devices may be shared.
+
+    Raises:
+        InvalidArgumentError: two of them name one file.
+    """
+    taken: dict[str, str] = {}
+    for option, target in targets.items():
+        if target is None or str(target) == STANDARD_OUTPUT or str(target).startswith("/dev/"):
+            continue
+        place = os.path.realpath(target)
+        if place in taken:
+            raise InvalidArgumentError(f"{option} and {taken[place]} name the same file: {target}")
+        taken[place] = option
+
+
+def parse_dims(words: Iterable[str]) -> dict[str, int]:
+    """Sizes by name of `--dim NAME=N`: `["batch=2"]` as {"batch": 2}.
+
+    Raises:
+        InvalidArgumentError: not NAME=N with N a whole number of at least 0.
+    """
+    dims: dict[str, int] = {}
+    for word in words:
+        name, equals, size = word.rpartition("=")
+        if not equals or not name or not size.isdecimal():
+            raise InvalidArgumentError(f"--dim {word}: must be NAME=N with a whole number, for example batch=2")
+        dims[name] = int(size)
+    return dims
+
+
 @contextmanager
 def json_lines(file: str) -> Iterator[Callable[[Mapping[str, Any]], None]]:
     """Where `--json FILE` writes: yields a function that writes one row as one line.
@@ -90,8 +126,25 @@ def json_lines(file: str) -> Iterator[Callable[[Mapping[str, Any]], None]]:
     if file == STANDARD_OUTPUT:
         yield print_json_line
         return
-    with open(file, "w", encoding="utf-8") as stream:
-        yield lambda row: print(json_line(row), file=stream)
+    with ExitStack() as stack:
+        with _naming(file):
+            stream = stack.enter_context(open(file, "wb", buffering=0))
+
+        def write(row: Mapping[str, Any]) -> None:
+            with _naming(file):
+                stream.write((json_line(row) + "\n").encode())
+
+        yield write
+
+
+@contextmanager
+def _naming(file: str) -> Iterator[None]:
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise StreamError(f"cannot write {file}: {error.strerror or error}") from error
 
 
 def print_json_line(row: Mapping[str, Any]) -> None:

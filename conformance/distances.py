@@ -27,7 +27,6 @@ def largest_gap(actual: Any, clean: Any) -> float | None:
         return 0.0
     peaks = [0.0]
     wide = np.complex128 if "c" in (actual.dtype.kind, clean.dtype.kind) else np.float64
-    a, c = decode(actual) if actual.dtype != np.float32 else actual, clean
 
     def block(found: Array, _where: slice) -> None:
         largest = float(found.max())

@@ -133,6 +133,8 @@ def _head(bundle: Bundle) -> str:
 
 def _figures(trials: Sequence[Trial]) -> str:
     """`passed at 3 shapes, rms z at most 0.17 (allowed 8)`; every standing is counted and named."""
+    if not trials:
+        return "not tried"
     counts = Counter(trial.standing for trial in trials)
     text = ", ".join(f"{standing} at {count} shape{'s' * (count > 1)}" for standing, count in counts.items())
     figures = [item.rms_z for trial in trials for item in trial.comparisons if item.rms_z is not None]

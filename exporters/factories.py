@@ -221,10 +221,10 @@ def _declared_call(spec: str, signature: inspect.Signature, requests: Sequence[I
     if unknown or missing or not given:
         wanted = ", ".join(missing or required)
         problem = f"forward has no {unknown[0]!r}" if unknown else f"nothing says what {wanted or 'forward'} takes"
-        raise InvalidArgumentError(
-            f"{spec}: {problem}; give --input NAME=SHAPE:DTYPE for each of {', '.join(signature.parameters)}, "
-            "or let the factory return (module, args)"
-        )
+        takes = ", ".join(signature.parameters)
+        ways = [f"give --input NAME=SHAPE:DTYPE for each of {takes}"] if takes else []
+        way_on = " or ".join([*ways, "let the factory return (module, args)"])
+        raise InvalidArgumentError(f"{spec}: {problem}; {way_on}")
     ports = {request.name: request.port() for request in requests}
     ordered = [name for name in signature.parameters if name in ports]
     return Call(tuple(ports[name] for name in ordered), {}, (), {name: name for name in ordered})

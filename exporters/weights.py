@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -82,11 +83,21 @@ def _read_pickle(path: Path) -> Mapping[Any, Any]:
             warnings.filterwarnings("ignore", message="Detected pickle protocol", category=UserWarning)
             content = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
-        first = str(error).strip().partition("\n")[0]
-        raise WeightsError(f"{path}: not a file of plain tensors (read with weights_only=True): {first}") from error
+        raise WeightsError(f"{path}: {_unreadable(error)}") from error
     if not isinstance(content, Mapping):
         raise WeightsError(f"{path}: holds a {type(content).__name__}; allowed is a state dict")
     return content
+
+
+def _unreadable(error: Exception) -> str:
+    """Why a file is no checkpoint; not in PyTorch's words, which advise to read it without protection."""
+    text = str(error)
+    foreign = re.search(r"(?i)unsupported global:? (?:global )?([\w.]+)", text)
+    if foreign is not None:
+        return f"refused, it would run {foreign[1]} while it is read; a checkpoint holds plain tensors only"
+    reason = text.rpartition("WeightsUnpickler error:")[2].strip().partition("\n")[0]
+    advised = "weights_only" in reason or not reason
+    return "not a file of plain tensors" if advised else f"not a file of plain tensors: {reason}"
 
 
 def _renamed(given: Mapping[str, Tensor], layout: CheckpointLayout, path: Path) -> dict[str, Tensor]:

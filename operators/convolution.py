@@ -18,7 +18,7 @@ from .scale import Array, Rule, Scale
 from .storage import decode
 
 TILE_ELEMENTS = 1 << 20
-"""Elements of one im2col tile, 8 MiB in float64: measured, products of larger matrices gain more than the cache loses."""
+"""Elements of one im2col tile, 8 MiB in float64: larger products gain more than the cache loses, as measured."""
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from functools import cache
 from typing import TypeVar
 
@@ -24,7 +25,10 @@ def thread_count() -> int:
 
 
 def for_each(work: Callable[[Item], None], items: Iterable[Item]) -> None:
-    """Call `work` for every item on `thread_count()` threads; what one raises is raised here."""
+    """Call `work` for every item on `thread_count()` threads; what one raises is raised here.
+
+    The threads see the caller's context, so that its `numpy.errstate` holds in them too.
+    """
     pieces = list(items)
     threads = min(thread_count(), len(pieces))
     if threads <= 1:
@@ -32,5 +36,6 @@ def for_each(work: Callable[[Item], None], items: Iterable[Item]) -> None:
             work(piece)
         return
     with _controller().limit(limits=1, user_api="blas"), ThreadPoolExecutor(threads) as pool:
-        for _ in pool.map(work, pieces):
+        contexts = [copy_context() for _ in pieces]
+        for _ in pool.map(lambda context, piece: context.run(work, piece), contexts, pieces):
             pass

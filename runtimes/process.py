@@ -21,6 +21,9 @@ from ._launch import interpreter
 from .registry import find_script
 from .session import OPTIMIZATIONS, PROVIDERS, RuntimeOptions, SessionInfo
 
+MOST_THREADS = 1024
+"""Beyond it systems refuse to start threads, and runtimes answer with whatever comes of that."""
+
 _OF_THE_PROCESS = ("runtime", "python", "memory_limit_bytes")
 
 
@@ -276,7 +279,7 @@ def _check(options: RuntimeOptions) -> None:
             raise InvalidArgumentError(f"{name}={getattr(options, name)!r}: give one of {', '.join(allowed)}")
     if not options.time_limit_s > 0:
         raise InvalidArgumentError(f"time_limit_s={options.time_limit_s}: give more than 0")
-    if options.threads is not None and options.threads < 1:
-        raise InvalidArgumentError(f"threads={options.threads}: give 1 or more")
+    if options.threads is not None and not 1 <= options.threads <= MOST_THREADS:
+        raise InvalidArgumentError(f"threads={options.threads}: give 1 to {MOST_THREADS}")
     if options.memory_limit_bytes is not None and options.provider != "cpu":
         raise InvalidArgumentError("memory_limit_bytes limits the address space, which a GPU needs whole: cpu only")

@@ -135,6 +135,8 @@ class Worker:
             raise
         except Exception as error:  # a runtime may fail to import in any way; it is then not there
             raise ImportError(f"{type(error).__name__}: {error}") from error
+        if not callable(getattr(self._adapter, "load", None)):
+            raise ImportError("the adapter defines no function load(model_path, options)")
         self._raw_as_ml_dtypes = bool(getattr(self._adapter, "ML_DTYPES", False))
         if memory_limit_bytes is not None:
             limit_memory(memory_limit_bytes)

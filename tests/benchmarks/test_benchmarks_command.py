@@ -16,8 +16,8 @@ from onnx import TensorProto, helper
 
 from onnx_arch.benchmarks import engine
 from onnx_arch.cli import bench as command
-from onnx_arch.cli.bench import parse_dims
 from onnx_arch.cli.main import guarded, run
+from onnx_arch.cli.terminal import parse_dims
 from onnx_arch.errors import InvalidArgumentError
 
 ADAPTER = """
@@ -185,7 +185,7 @@ def test_right_runtime_of_a_user_is_compared(bench, model, adapter) -> None:
         (["net.onnx", "--against", "tensorrt"], "tensorrt"),
         (["net.onnx", "--python", "/no/such/python"], "/no/such/python"),
         (["net.onnx", "--batch", "0"], "from 1 on"),
-        (["net.onnx", "--dim", "sequence"], "NAME=SIZE"),
+        (["net.onnx", "--dim", "sequence"], "NAME=N"),
         (["net.onnx", "--dim", "sequence=3"], "sequence"),
         (["net.onnx", "--threads", "0"], "threads"),
         (["net.onnx", "--provider", "tpu"], "tpu"),
@@ -262,7 +262,7 @@ def test_bare_model_is_measured_where_torch_cannot_be_imported(model) -> None:
 
 def test_dims_are_read_as_name_and_size() -> None:
     assert parse_dims(["sequence=128", "x:0=2"]) == {"sequence": 128, "x:0": 2}
-    with pytest.raises(InvalidArgumentError, match="NAME=SIZE"):
+    with pytest.raises(InvalidArgumentError, match="NAME=N"):
         parse_dims(["sequence=-1"])
 
 

@@ -68,7 +68,7 @@ def test_list_quiet_prints_nothing(onnx_arch):
 def test_list_json_into_a_missing_folder_is_one_line_and_status_2(onnx_arch):
     done = onnx_arch("list", "--json", "missing/list.jsonl")
     assert done.returncode == 2
-    assert done.stderr == "onnx-arch: error: No such file or directory: missing/list.jsonl\n"
+    assert done.stderr == "onnx-arch: error: cannot write missing/list.jsonl: No such file or directory\n"
 
 
 def plain(y, /):

@@ -5,11 +5,21 @@ from __future__ import annotations
 import io
 import json
 import math
+from pathlib import Path
 
 import pytest
 from rich.console import Console
 
-from onnx_arch.cli.terminal import ExitStatus, get_console, get_output, print_json_line, progress
+from onnx_arch.cli.terminal import (
+    ExitStatus,
+    check_targets,
+    get_console,
+    get_output,
+    json_lines,
+    print_json_line,
+    progress,
+)
+from onnx_arch.errors import InvalidArgumentError, StreamError
 
 
 def terminal(stream: io.StringIO) -> Console:
@@ -39,6 +49,19 @@ def test_get_output_text_goes_to_standard_output(capsys):
 def test_get_output_not_a_terminal_does_not_cut_lines_at_80_columns(capsys):
     get_output().print("word " * 30)
     assert len(capsys.readouterr().out.splitlines()) == 1
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device of Linux")
+def test_json_lines_on_a_full_disk_names_the_file():
+    with pytest.raises(StreamError, match="cannot write /dev/full: No space left"), json_lines("/dev/full") as write:
+        write({"row": 1})
+
+
+def test_check_targets_one_file_twice_is_refused_and_devices_are_shared(tmp_path):
+    check_targets({"--json": "-", "--junit": "/dev/null", "--html": "/dev/null"})
+    check_targets({"--json": tmp_path / "a", "--html": tmp_path / "b", "--junit": None})
+    with pytest.raises(InvalidArgumentError, match="--html and --json name the same file"):
+        check_targets({"--json": tmp_path / "a", "--html": tmp_path / "x" / ".." / "a"})
 
 
 @pytest.mark.parametrize("make", [get_console, get_output])

@@ -182,6 +182,16 @@ def _pickled(folder: Path) -> list[object]:
     return ["--inputs", folder / "inputs.npz"]
 
 
+def _no_adapter(folder: Path) -> list[object]:
+    (folder / "adapter.py").write_text("def run(feeds):\n    return feeds\n")
+    return ["--runtime", folder / "adapter.py"]
+
+
+def _one_file_for_two(folder: Path) -> list[object]:
+    (folder / "also").symlink_to(folder)
+    return ["--json", folder / "result", "--junit", folder / "also" / "result"]
+
+
 BAD_WORDS: dict[str, tuple[Callable[[Path], list[object]], tuple[str, ...]]] = {
     "inputs missing": (lambda folder: ["--inputs", folder / "gone.npz"], ("gone.npz",)),
     "inputs no archive": (_no_archive, ("inputs.npz",)),
@@ -196,6 +206,9 @@ BAD_WORDS: dict[str, tuple[Callable[[Path], list[object]], tuple[str, ...]]] = {
     "dim of no size": (lambda _: ["--dim", "batch=0"], ("0",)),
     "unknown runtime": (lambda _: ["--runtime", "tensorrt"], ("tensorrt", "onnxruntime")),
     "runtime file missing": (lambda _: ["--runtime", "gone.py"], ("gone.py",)),
+    "runtime file without load": (_no_adapter, ("adapter.py", "load(model_path, options)")),
+    "one file for two views": (_one_file_for_two, ("--json", "--junit", "same file")),
+    "too many threads": (lambda _: ["--threads", "100000"], ("100000", "1024")),
     "no such interpreter": (lambda _: ["--python", "/no/python"], ("/no/python",)),
     "unknown provider": (lambda _: ["--provider", "tpu"], ("tpu", "cpu")),
     "unknown level": (lambda _: ["--optimization", "most"], ("most", "disabled")),

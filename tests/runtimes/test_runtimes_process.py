@@ -280,6 +280,7 @@ def test_peak_memory_counts_the_worker_and_not_this_process(relu) -> None:
         ({"time_limit_s": 0.0}, "time_limit_s=0"),
         ({"time_limit_s": float("nan")}, "time_limit_s=nan"),
         ({"threads": 0}, "threads=0"),
+        ({"threads": 100_000}, "give 1 to 1024"),
         ({"provider": "cuda", "memory_limit_bytes": 1}, "cpu only"),
         ({"extra": {"no_such": 1}}, "knows no extra option no_such"),
         ({"extra": {"session_config": object()}}, "not made of JSON values"),
