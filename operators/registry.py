@@ -41,6 +41,8 @@ ROOMS = (
     "attention",
     "comparison",
     "contrib_activations",
+    "contrib_attention",
+    "contrib_group_query",
     "contrib_normalization",
     "contrib_products",
     "conversion",

@@ -1,0 +1,403 @@
+"""Attention as ONNX Runtime fuses it: Attention and MultiHeadAttention (com.microsoft).
+
+Spec: docs/ContribOperators.md of ONNX Runtime, version 1. What a schema offers and no graph optimiser makes (shared
+buffers, beams, packed batches) is refused, so that such a node is UNJUDGED and not misjudged.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..errors import InvalidAttributeError, InvalidInputError
+from ._contraction import MAGNITUDE, VALUE, products_in_passes
+from ._elementwise import ONCE
+from ._scaled_dot_product import HIDDEN, Attended, Operand, attend, exactly, join_heads, split_heads
+from .contrib_products import MICROSOFT
+from .registry import kernel, scale
+from .scale import Array, Rule, Scale
+
+MASKED = -10000.0
+"""What a mask adds to the score of a masked key, if `mask_filter_value` does not say otherwise."""
+
+
+def refused(op_type: str, **absent: object) -> None:
+    """Refuse inputs and attributes that the kernel does not know.
+
+    Raises:
+        InvalidInputError: one of them is given, and not 0.
+    """
+    for name, value in absent.items():
+        if value is not None and (isinstance(value, np.ndarray) or value):
+            raise InvalidInputError(f"{op_type}: {name} is not modelled by this kernel")
+
+
+@dataclass(frozen=True)
+class Visibility:
+    """Which keys take part.
+
+    Attributes:
+        bias: what is added to the scores, broadcastable to (B, H, T, S).
+        blind: (B or 1, 1, T or 1, 1): queries for which every key is masked. The schema does not say what comes out
+            there: the mask's finite number leaves a softmax over masked keys, leaving them out leaves nothing.
+    """
+
+    bias: Array
+    blind: Array
+
+
+def visibility(
+    shape: tuple[int, int, int], mask: Array | None, past: int, unidirectional: int, filter_value: float | None
+) -> Visibility:
+    """The bias that a mask and the direction make.
+
+    Args:
+        shape: (B, T, S), S with the past.
+        mask: (B, S) or (B, T, S), 0 for masked; (B,) ends of the keys; (2·B,) ends, then starts; or None.
+        past: keys before the first query.
+        unidirectional: query i sees the keys up to past + i.
+        filter_value: added where masked, −10000 by default.
+
+    Raises:
+        InvalidInputError: a mask of another shape.
+    """
+    _, T, S = shape
+    visible = _by_mask(mask, shape)
+    bias = np.where(visible, 0.0, MASKED if filter_value is None else filter_value)
+    before = np.ones((1, 1, 1, S), bool)
+    if unidirectional:
+        if past + T != S:
+            raise InvalidInputError(f"unidirectional attention of {T} queries over {S} keys: no position is specified")
+        before = (np.arange(S) <= past + np.arange(T)[:, None])[None, None]
+        bias = bias + np.where(before, 0.0, HIDDEN)
+    return Visibility(bias, np.asarray(~(visible & before).any(axis=-1, keepdims=True)))
+
+
+def _by_mask(mask: Array | None, shape: tuple[int, int, int]) -> Array:
+    B, T, S = shape
+    if mask is None:
+        return np.ones((1, 1, 1, S), bool)
+    if mask.shape == (B, S):
+        return (mask != 0)[:, None, None, :]
+    if mask.shape == (B, T, S):
+        return (mask != 0)[:, None]
+    ends = mask[:B].reshape(-1, 1, 1, 1) if mask.ndim == 1 else None
+    if ends is not None and mask.shape == (B,):
+        return np.arange(S) < ends
+    if ends is not None and mask.shape == (2 * B,):
+        return (np.arange(S) < ends) & (np.arange(S) >= mask[B:].reshape(-1, 1, 1, 1))
+    raise InvalidInputError(f"attention: a mask of shape {mask.shape} for B={B}, T={T}, S={S} is not modelled")
+
+
+def with_blind_open(size: Array, blind: Array) -> Array:
+    """Sizes (B, H, T, …), infinite for queries that see no key."""
+    return np.where(blind, np.inf, size) if blind.any() else size
+
+
+def factor_of(scale_attribute: float | None, head_size: int) -> float:
+    """The factor of the scores: 1 / sqrt(head_size) by default, also where the attribute is 0, as exporters write."""
+    return scale_attribute if scale_attribute else 1 / math.sqrt(max(head_size, 1))
+
+
+@dataclass(frozen=True)
+class Projected:
+    """One com.microsoft Attention: keys and values with the past, and what came of them."""
+
+    k: Operand
+    v: Operand
+    attended: Attended
+    blind: Array
+    terms: int
+
+
+def _project(
+    x: Array,
+    weights: Array,
+    bias: Array | None,
+    mask_index: Array | None,
+    past: Array | None,
+    attention_bias: Array | None,
+    num_heads: int,
+    qkv_hidden_sizes: Sequence[int] | None,
+    unidirectional: int,
+    mask_filter_value: float | None,
+    scale_attribute: float | None,
+) -> Projected:
+    if x.ndim != 3 or weights.ndim != 2 or x.shape[-1] != weights.shape[0]:
+        raise InvalidInputError(f"Attention: input of shape {x.shape} does not go with weights {weights.shape}")
+    sizes = [weights.shape[1] // 3] * 3 if not qkv_hidden_sizes else list(qkv_hidden_sizes)
+    if sum(sizes) != weights.shape[1]:
+        raise InvalidAttributeError(f"Attention: hidden sizes {sizes} for weights of shape {weights.shape}")
+    value, size = products_in_passes(x, weights, (VALUE, MAGNITUDE))
+    size = size.astype(np.float64) * (1 + 2.0**-10)
+    if bias is not None:
+        value, size = value + bias, size + np.abs(bias)
+    cuts = np.cumsum(sizes)[:2]
+    parts = zip(np.split(value, cuts, axis=-1), np.split(size, cuts, axis=-1), strict=True)
+    q, k, v = (Operand(split_heads(y, num_heads), split_heads(s, num_heads)) for y, s in parts)
+    if past is not None:
+        k, v = k.behind(past[0]), v.behind(past[1])
+    before = 0 if past is None else past.shape[3]
+    shape = (x.shape[0], x.shape[1], k.value.shape[2])
+    seen = visibility(shape, mask_index, before, unidirectional, mask_filter_value)
+    added = seen.bias if attention_bias is None else seen.bias + attention_bias
+    terms = weights.shape[0] + (bias is not None)
+    result = attend(q, k, v, added, factor_of(scale_attribute, q.value.shape[-1]), terms=terms)
+    return Projected(k, v, result, seen.blind, terms)
+
+
+@kernel("Attention", since=1, domain=MICROSOFT)
+def microsoft_attention(
+    x: Array,
+    weights: Array,
+    bias: Array | None = None,
+    mask_index: Array | None = None,
+    past: Array | None = None,
+    attention_bias: Array | None = None,
+    past_sequence_length: Array | None = None,
+    /,
+    *,
+    num_heads: int,
+    qkv_hidden_sizes: Sequence[int] | None = None,
+    unidirectional: int = 0,
+    mask_filter_value: float | None = None,
+    scale: float | None = None,
+    do_rotary: int = 0,
+    rotary_embedding_dim: int = 0,
+    past_present_share_buffer: int = 0,
+    output_count: int = 1,
+) -> tuple[Array, ...]:
+    """Projection of `x` to queries, keys and values, and attention over heads.
+
+    Args:
+        x: (B, T, N).
+        weights: (N, hidden + hidden + v_hidden): of queries, keys and values.
+        bias: (hidden + hidden + v_hidden,) or None.
+        mask_index: (B, S) or (B, T, S) with 0 for masked; (B,) ends of the keys; (2·B,) ends, then starts; or None.
+        past: (2, B, num_heads, past, D), keys and values before these.
+        attention_bias: added to the scores, (B or 1, num_heads or 1, T, S).
+        past_sequence_length: not modelled.
+        num_heads: of all three.
+        qkv_hidden_sizes: a third of the weights' columns each by default.
+        unidirectional: a query sees the keys up to its own position.
+        mask_filter_value: added where masked, −10000 by default; keys behind the position are left out altogether.
+        scale: of the scores, 1 / sqrt(D) by default.
+        do_rotary: not modelled; nor are rotary_embedding_dim and past_present_share_buffer.
+        output_count: 2 for the keys and values too.
+
+    Returns:
+        (Y (B, T, v_hidden), present (2, B, num_heads, S, D)), the first `output_count`.
+
+    Raises:
+        InvalidInputError: shapes that do not go together, or what is not modelled.
+        InvalidAttributeError: hidden sizes that do not add up.
+
+    Spec: com.microsoft Attention, since 1. Where every key is masked the schema leaves the output open.
+    """
+    refused(
+        "Attention",
+        past_sequence_length=past_sequence_length,
+        do_rotary=do_rotary,
+        rotary_embedding_dim=rotary_embedding_dim,
+        past_present_share_buffer=past_present_share_buffer,
+    )
+    done = _project(
+        x,
+        weights,
+        bias,
+        mask_index,
+        past,
+        attention_bias,
+        num_heads,
+        qkv_hidden_sizes,
+        unidirectional,
+        mask_filter_value,
+        scale,
+    )
+    y = join_heads(done.attended.y)
+    return (y,) if output_count == 1 else (y, np.stack([done.k.value, done.v.value]))
+
+
+@scale("Attention", since=1, domain=MICROSOFT)
+def microsoft_attention_scale(
+    _y: tuple[Array, ...] | Array,
+    x: Array,
+    weights: Array,
+    bias: Array | None = None,
+    mask_index: Array | None = None,
+    past: Array | None = None,
+    attention_bias: Array | None = None,
+    _past_sequence_length: Array | None = None,
+    /,
+    *,
+    num_heads: int,
+    qkv_hidden_sizes: Sequence[int] | None = None,
+    unidirectional: int = 0,
+    mask_filter_value: float | None = None,
+    scale: float | None = None,
+    output_count: int = 1,
+) -> tuple[Scale, ...]:
+    """COMPOSED: the projection is a dot over N at |x|·|W| + |b|, passed on by `attend`; what is cached is that dot."""
+    done = _project(
+        x,
+        weights,
+        bias,
+        mask_index,
+        past,
+        attention_bias,
+        num_heads,
+        qkv_hidden_sizes,
+        unidirectional,
+        mask_filter_value,
+        scale,
+    )
+    first = done.attended.scale(join_heads(with_blind_open(done.attended.y_size, done.blind)))
+    if output_count == 1:
+        return (first,)
+    return first, Scale(np.stack([done.k.error, done.v.error]), done.terms, Rule.DOT)
+
+
+def _with_bias(x: Array, bias: Array | None) -> Operand:
+    """(B, T, hidden) plus (hidden,): one rounding."""
+    return exactly(x) if bias is None else Operand(x + bias, np.abs(x + bias))
+
+
+def _each(x: Operand, heads: int) -> Operand:
+    error = x.error if x.error.ndim == 0 else split_heads(x.error, heads)
+    return Operand(split_heads(x.value, heads), error)
+
+
+def _unpacked(
+    query: Array, key: Array | None, value: Array | None, bias: Array | None, heads: int
+) -> tuple[Operand, Operand, Operand]:
+    """Queries, keys and values over heads from any of the layouts that the schema allows."""
+    if query.ndim == 5:  # (B, T, heads, 3, D)
+        flat = query.reshape(*query.shape[:2], heads, 3, -1)
+        parts = [flat[:, :, :, i].reshape(*query.shape[:2], -1) for i in range(3)]
+    elif key is None:
+        raise InvalidInputError("MultiHeadAttention: without a key the query must be packed: (B, T, heads, 3, D)")
+    elif key.ndim == 5:  # (B, S, heads, 2, D)
+        parts = [query, *(key[:, :, :, i].reshape(*key.shape[:2], -1) for i in range(2))]
+    elif value is None:
+        raise InvalidInputError("MultiHeadAttention: without a value the key must be packed: (B, S, heads, 2, D)")
+    else:
+        parts = [query, key, value]
+    widths = [x.shape[1] * x.shape[3] if x.ndim == 4 else x.shape[2] for x in parts]
+    shifts = [None] * 3 if bias is None else np.split(bias, np.cumsum(widths)[:2])
+    if bias is not None and bias.size != sum(widths):
+        raise InvalidInputError(f"MultiHeadAttention: bias of {bias.size} elements for hidden sizes {widths}")
+    # Keys and values that come as (B, heads, S, D) are those of a cross attention's cache: they have their bias.
+    operands = [
+        exactly(x) if x.ndim == 4 else _each(_with_bias(x, shift), heads)
+        for x, shift in zip(parts, shifts, strict=True)
+    ]
+    return operands[0], operands[1], operands[2]
+
+
+@dataclass(frozen=True)
+class MultiHead:
+    """One MultiHeadAttention: keys and values with the past, and what came of them."""
+
+    k: Operand
+    v: Operand
+    attended: Attended
+    blind: Array
+
+
+def _multi_head(
+    inputs: Sequence[Array | None],
+    num_heads: int,
+    unidirectional: int,
+    mask_filter_value: float | None,
+    scale_attribute: float | None,
+) -> MultiHead:
+    query, key, value, bias, padding, attention_bias, past_key, past_value, *rest = [*inputs, *[None] * 10][:10]
+    if query is None:
+        raise InvalidInputError("MultiHeadAttention: the query is absent")
+    refused("MultiHeadAttention", past_sequence_length=rest[0], cache_indirection=rest[1])
+    q, k, v = _unpacked(query, key, value, bias, num_heads)
+    k, v = k.behind(past_key), v.behind(past_value)
+    before = 0 if past_key is None else past_key.shape[2]
+    shape = (q.value.shape[0], q.value.shape[2], k.value.shape[2])
+    seen = visibility(shape, padding, before, unidirectional, mask_filter_value)
+    added = seen.bias if attention_bias is None else seen.bias + attention_bias
+    factor = factor_of(scale_attribute, q.value.shape[-1])
+    return MultiHead(k, v, attend(q, k, v, added, factor), seen.blind)
+
+
+@kernel("MultiHeadAttention", since=1, domain=MICROSOFT)
+def multi_head_attention(
+    query: Array,
+    key: Array | None = None,
+    value: Array | None = None,
+    bias: Array | None = None,
+    key_padding_mask: Array | None = None,
+    attention_bias: Array | None = None,
+    past_key: Array | None = None,
+    past_value: Array | None = None,
+    past_sequence_length: Array | None = None,
+    cache_indirection: Array | None = None,
+    /,
+    *,
+    num_heads: int,
+    unidirectional: int = 0,
+    mask_filter_value: float | None = None,
+    scale: float | None = None,
+    output_count: int = 1,
+) -> tuple[Array, ...]:
+    """Attention over heads of queries, keys and values that are projected already.
+
+    Args:
+        query: (B, T, hidden), or (B, T, num_heads, 3, D) with keys and values.
+        key: (B, S, hidden), (B, S, num_heads, 2, D) with values, (B, num_heads, S, D) of a cache; or None.
+        value: (B, S, v_hidden) or (B, num_heads, S, Dv), or None.
+        bias: (hidden + hidden + v_hidden,), added before heads are split; not to keys and values of a cache.
+        key_padding_mask: (B, S) or (B, T, S) with 0 for masked, or (B,) ends of the keys.
+        attention_bias: added to the scores, (B or 1, num_heads or 1, T, S).
+        past_key: (B, num_heads, past, D); so is `past_value` with Dv.
+        past_value: see past_key.
+        past_sequence_length: not modelled; nor is `cache_indirection`.
+        cache_indirection: not modelled.
+        num_heads: of all three.
+        unidirectional: a query sees the keys up to its own position, which is specified for self attention only.
+        mask_filter_value: added where masked, −10000 by default; keys behind the position are left out altogether.
+        scale: of the scores, 1 / sqrt(D) by default.
+        output_count: outputs wanted.
+
+    Returns:
+        (Y (B, T, v_hidden), present_key, present_value, probabilities), the first `output_count`.
+
+    Raises:
+        InvalidInputError: shapes that do not go together, or what is not modelled.
+
+    Spec: com.microsoft MultiHeadAttention, since 1. Where every key is masked the schema leaves the output open.
+    """
+    inputs = (query, key, value, bias, key_padding_mask, attention_bias, past_key, past_value)
+    everything = (*inputs, past_sequence_length, cache_indirection)
+    done = _multi_head(everything, num_heads, unidirectional, mask_filter_value, scale)
+    outputs = (join_heads(done.attended.y), done.k.value, done.v.value, done.attended.probabilities)
+    return outputs[:output_count]
+
+
+@scale("MultiHeadAttention", since=1, domain=MICROSOFT)
+def multi_head_attention_scale(
+    _y: tuple[Array, ...] | Array,
+    *inputs: Array | None,
+    num_heads: int,
+    unidirectional: int = 0,
+    mask_filter_value: float | None = None,
+    scale: float | None = None,
+    output_count: int = 1,
+) -> tuple[Scale, ...]:
+    """COMPOSED: see `attend`; a bias is one rounding of queries, keys and values, and all that the cache has."""
+    done = _multi_head(inputs, num_heads, unidirectional, mask_filter_value, scale)
+    attended = done.attended
+    return (
+        attended.scale(join_heads(with_blind_open(attended.y_size, done.blind))),
+        Scale(done.k.error, ONCE, Rule.ULP),
+        Scale(done.v.error, ONCE, Rule.ULP),
+        attended.scale(with_blind_open(attended.probabilities_size, done.blind)),
+    )[:output_count]
