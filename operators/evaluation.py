@@ -99,8 +99,8 @@ def prepare(
     if unknown:
         raise InvalidAttributeError(f"{op_type} (since {entry.since}): unknown attribute {', '.join(unknown)}")
     seam = {"output_count": output_count, "stored": stored, "opset": opset}
-    keywords = {name: value for name, value in attributes.items() if name not in seam}
-    keywords.update({name: seam[name] for name in seam.keys() & set(known)})
+    keywords = dict(attributes)  # com.microsoft QLinearSoftmax has an attribute that is called `opset`
+    keywords.update({name: seam[name] for name in seam.keys() & set(known) - set(attributes)})
     as_stored = entry.streams or entry.scale is exact  # what moves or compares values does so in float32 as well
     decoded = tuple(_decode(value, as_stored) for value in inputs)
     return Call(entry, decoded, keywords, stored, output_count, opset)
@@ -156,6 +156,8 @@ def output_dtypes(call: Call, outputs: Sequence[Any]) -> tuple[np.dtype[Any] | N
     if "stash_type" in schema.attributes:
         stash = call.keywords.get("stash_type", onnx.TensorProto.FLOAT)
         bound.setdefault("U", onnx.helper.tensor_dtype_to_np_dtype(stash))
+    if call.entry.op_type == "LinearAttention" and call.stored[0] is not None:
+        bound.setdefault("S", call.stored[0])  # the function body casts the state like the query where none comes in
     if any(isinstance(value, list) for value in (*call.inputs, *outputs)):
         return tuple(_sequence_dtype(schema, bound, call, index, value) for index, value in enumerate(outputs))
     return tuple(_output_dtype(schema, bound, index, value) for index, value in enumerate(outputs))

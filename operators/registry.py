@@ -45,6 +45,8 @@ ROOMS = (
     "contrib_group_query",
     "contrib_normalization",
     "contrib_products",
+    "contrib_quantized",
+    "contrib_quantized_products",
     "conversion",
     "convolution",
     "detection",
