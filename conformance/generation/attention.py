@@ -122,6 +122,7 @@ def linear_attention(d: Draw) -> NodeCall:
         for width in (heads * size, kv_heads * size, kv_heads * v_size)
     )
     past = d.tensor((batch, kv_heads, size, v_size), state_type, ("unit", "normal")) if d.boolean() else None
+    state_type = dtype if past is None else state_type  # nothing else binds the state's type
     decay = beta = None
     if "gated" in rule:
         width = d.choice((kv_heads, kv_heads * size))

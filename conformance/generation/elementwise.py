@@ -293,11 +293,6 @@ def _variadic(d: Draw, fill: Any) -> NodeCall:
 
 @strategy("SwiGLU")
 def swiglu(d: Draw) -> NodeCall:
-    dtype = d.dtype()
-    shape = d.shape(1, 4)
-    axis = d.axis(len(shape))
-    doubled = tuple(n * 2 if i == axis % len(shape) else n for i, n in enumerate(shape))
-    options = d.attributes(axis=lambda: axis)
-    if "axis" not in options:
-        doubled = (*shape[:-1], shape[-1] * 2)
-    return d.call([d.tensor(doubled, dtype, ("small", "normal", "spread"))], options)
+    dtype, shape = d.dtype(), d.shape()
+    gate, linear = (d.tensor(shape, dtype, ("small", "normal", "spread")) for _ in range(2))
+    return d.call([gate, linear], d.attributes(alpha=lambda: d.real(0.25, 2.0)))

@@ -87,7 +87,7 @@ def _content(d: Draw, shape: tuple[int, ...], dtype: np.dtype[Any], reduction: s
     return d.tensor(shape, dtype, ("small", "normal", "ties"))
 
 
-@strategy("ScatterElements", "Scatter")
+@strategy("ScatterElements")
 def scatter_elements(d: Draw) -> NodeCall:
     shape = d.shape(1, 4, empty=False, elements=1024)
     dtype = d.dtype()

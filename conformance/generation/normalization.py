@@ -122,6 +122,9 @@ def local_response_normalization(d: Draw) -> NodeCall:
 def mean_variance_normalization(d: Draw) -> NodeCall:
     shape = _image(d, 2, 2)
     axes = d.axes(4, least=1) if d.boolean() else None
+    over = [0, 2, 3] if axes is None else axes
+    if np.prod([shape[a] for a in over]) == 1:  # no variance: 0 / 0
+        shape = (shape[0] + 1, shape[1] + 1, shape[2] + 1, shape[3] + 1)
     return d.call([d.tensor(shape, d.dtype(), ("normal", "spread"))], {"axes": axes})
 
 

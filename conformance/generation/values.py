@@ -58,7 +58,7 @@ def array(dtype: np.dtype[Any], shape: tuple[int, ...], pattern: str, seed: int)
         return _integers(dtype, shape, pattern, rng)
     with np.errstate(all="ignore"):
         values = np.asarray(PATTERNS[pattern](rng, shape, dtype))
-        return _finite(values, dtype, pattern).reshape(shape)
+        return np.asarray(_finite(values, dtype, pattern), dtype).reshape(shape)
 
 
 def _finite(values: Array, dtype: np.dtype[Any], pattern: str) -> Array:
