@@ -14,6 +14,7 @@ import numpy as np
 
 from ..errors import InvalidAttributeError, InvalidInputError
 from ._tracked import UNIFORM, Number, Tracked, matmul, scale_of, through
+from ._tracked_functions import quotient
 from .rounding import half_unit
 from .scale import Array, Rule, Scale
 from .softmax import EXP_ROUNDINGS
@@ -137,15 +138,6 @@ def _exponential(x: Tracked, y: Array, unit: float) -> Tracked:
     return through(x, y, np.exp(np.minimum(_reach(x, unit), 1.0)) * y, EXP_ROUNDINGS * y)
 
 
-def _quotient(a: Tracked, b: Tracked) -> Tracked:
-    """a / b, first-order."""
-    with np.errstate(all="ignore"):
-        value = a.value / b.value
-        variance = (a.variance + value**2 * b.variance) / b.value**2 + UNIFORM * value**2
-        bound = (a.bound + np.abs(value) * b.bound) / np.abs(b.value) + np.abs(value)
-    return Tracked(value, variance, bound, np.abs(value))
-
-
 def _softmax(x: Number, kept: Array, unit: float) -> Number:
     """The softmax of those scores of a row that are kept, 0 for the others."""
     values = value_of(x)
@@ -158,7 +150,7 @@ def _softmax(x: Number, kept: Array, unit: float) -> Number:
         return e / matmul(e, ones.astype(e.dtype), e.shape[1])
     shifted = through(x, t, np.where(kept, 1.0, 0.0), np.abs(t))
     powers = _exponential(shifted, e, unit)
-    return _quotient(powers, matmul(powers, ones, e.shape[1]))
+    return quotient(powers, matmul(powers, ones, e.shape[1]))
 
 
 def _softmax_zero(x: Number, unit: float) -> Scores:
