@@ -43,6 +43,7 @@ ROOMS = (
     "contrib_activations",
     "contrib_attention",
     "contrib_group_query",
+    "contrib_nchwc",
     "contrib_normalization",
     "contrib_products",
     "contrib_quantized",
