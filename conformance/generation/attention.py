@@ -56,7 +56,7 @@ def attention(d: Draw) -> NodeCall:
     if d.rarely(3):
         outputs += [None] * (3 - len(outputs)) + [dtype]
         options |= d.attributes(qk_matmul_output_mode=lambda: d.integer(0, 3))
-    if d.rarely(6):
+    if dtype != np.float64 and d.rarely(6):
         options["softmax_precision"] = element_type(FLOAT32)
     return d.call([q, k, v, mask, *pasts, known], options, outputs=outputs)
 
@@ -144,5 +144,3 @@ def causal_conv(d: Draw) -> NodeCall:
     past = d.tensor((batch, channels, k - 1), dtype, SCORES) if d.boolean() else None
     options = d.attributes(activation=lambda: d.choice(("none", "silu", "swish")))
     return d.call([x, w, bias, past], options, outputs=(dtype, dtype), parameters=(1, 2))
-
-

@@ -67,6 +67,8 @@ def einsum(d: Draw) -> NodeCall:
 
 
 def _zero_point(d: Draw, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Array:
+    if not is_integer(dtype):
+        return np.zeros(shape, dtype)  # a float8 zero point is zero
     return d.tensor(shape, dtype, ("small", "wide", "extreme"))
 
 

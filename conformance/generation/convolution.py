@@ -151,14 +151,18 @@ def deform_conv(d: Draw) -> NodeCall:
     x = d.tensor((n, c, *windows.image), dtype, SUMMED)
     w = d.tensor((m, c // group, *windows.kernel), dtype, SUMMED)
     # Sampling points are kept off the whole numbers, where rounding decides which pixels are asked.
-    offset = (np.floor(d.tensor((n, offset_group * taps * 2, *out), np.float64, ("normal",)) * 2) / 2 + 0.25).astype(dtype)
+    offset = (np.floor(d.tensor((n, offset_group * taps * 2, *out), np.float64, ("normal",)) * 2) / 2 + 0.25).astype(
+        dtype
+    )
     b = d.tensor((m,), dtype, SUMMED) if d.boolean() else None
     mask = d.tensor((n, offset_group * taps, *out), dtype, ("unit", "constant")) if d.boolean() else None
     attributes = {**windows.attributes(), "group": group, "offset_group": offset_group, "pads": pads}
     return d.call([x, w, offset, b, mask], attributes, parameters=(1,))
 
 
-def _pool(d: Draw, patterns: tuple[str, ...], *, dilated: bool, ceil: bool, dtype: np.dtype[Any]) -> tuple[Any, dict[str, Any]]:
+def _pool(
+    d: Draw, patterns: tuple[str, ...], *, dilated: bool, ceil: bool, dtype: np.dtype[Any]
+) -> tuple[Any, dict[str, Any]]:
     windows = Windows(d, d.choice((2, 1, 3)), dilated=dilated)
     x = d.tensor((d.choice((1, 2)), d.choice((1, 2, 3, 5)), *windows.image), dtype, patterns)
     attributes = {**windows.attributes(), "kernel_shape": windows.kernel}

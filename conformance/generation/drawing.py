@@ -136,7 +136,9 @@ class Draw:
         """Of one dimension."""
         return 0 if empty and self.rarely(16) else self.choice(SIZES)
 
-    def shape(self, least: int = 0, most: int = 5, *, empty: bool = True, elements: int = MOST_ELEMENTS) -> tuple[int, ...]:
+    def shape(
+        self, least: int = 0, most: int = 5, *, empty: bool = True, elements: int = MOST_ELEMENTS
+    ) -> tuple[int, ...]:
         """A shape of `least` to `most` dimensions."""
         rank = self.integer(least, most)
         sizes = [self.size(empty=empty) for _ in range(rank)]
@@ -264,5 +266,5 @@ def tensor_proto(name: str, value: Array) -> onnx.TensorProto:
     """A tensor as ONNX stores it."""
     if value.dtype.kind in "OUS":
         content = [str(item).encode() for item in value.reshape(-1)]
-        return helper.make_tensor(name, onnx.TensorProto.STRING, value.shape, content)
+        return onnx.TensorProto(name=name, data_type=onnx.TensorProto.STRING, dims=value.shape, string_data=content)
     return onnx.numpy_helper.from_array(np.ascontiguousarray(value).reshape(value.shape), name)

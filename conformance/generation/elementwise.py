@@ -84,7 +84,10 @@ def logarithm(d: Draw) -> NodeCall:
 @strategy("LeakyRelu", "Elu", "ThresholdedRelu", "Celu", "Swish")
 def unary_with_alpha(d: Draw) -> NodeCall:
     signed = d.op_type in ("LeakyRelu", "ThresholdedRelu")
-    options = d.attributes(alpha=lambda: d.real(-2.0, 2.0) if signed else d.real(0.125, 3.0))
+    jumps = d.op_type == "ThresholdedRelu"  # a threshold that every type holds exactly
+    options = d.attributes(
+        alpha=lambda: d.integer(-8, 8) / 8 if jumps else d.real(-2.0, 2.0) if signed else d.real(0.125, 3.0)
+    )
     return d.call([d.tensor(d.shape(), d.dtype(), FINITE)], options)
 
 
@@ -108,7 +111,7 @@ def gelu(d: Draw) -> NodeCall:
 
 @strategy("Shrink")
 def shrink(d: Draw) -> NodeCall:
-    options = d.attributes(lambd=lambda: d.real(0.0, 2.0), bias=lambda: d.real(-2.0, 2.0))
+    options = d.attributes(lambd=lambda: d.integer(0, 16) / 8, bias=lambda: d.integer(-16, 16) / 8)
     return d.call([d.tensor(d.shape(), d.dtype(among=is_float), FINITE)], options)
 
 

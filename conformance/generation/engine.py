@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Callable
 from typing import Any
@@ -24,6 +25,15 @@ def calls(op_type: str, opsets: tuple[int, ...]) -> st.SearchStrategy[NodeCall]:
     return build()
 
 
+_CHECKS = (
+    HealthCheck.data_too_large,
+    HealthCheck.filter_too_much,
+    HealthCheck.too_slow,
+    HealthCheck.large_base_example,
+)
+"""What Hypothesis says of the speed of a test; nobody waits for these cases one by one."""
+
+
 def _settings(count: int, *phases: Phase) -> settings:
     return settings(
         max_examples=count,
@@ -33,7 +43,7 @@ def _settings(count: int, *phases: Phase) -> settings:
         derandomize=False,
         report_multiple_bugs=False,
         print_blob=False,
-        suppress_health_check=list(HealthCheck),
+        suppress_health_check=_CHECKS,
         verbosity=hypothesis.Verbosity.quiet,
     )
 
@@ -52,7 +62,7 @@ def generate(op_type: str, opsets: tuple[int, ...], seed: int, count: int) -> li
     return list(found.values())
 
 
-class _StillFails(Exception):
+class _StillFailsError(Exception):
     """What a failing call raises inside Hypothesis."""
 
 
@@ -76,12 +86,10 @@ def shrink_call(
         elif digest(call) != target and not fails(call):
             return
         smallest[0] = call
-        raise _StillFails
+        raise _StillFailsError
 
-    try:
+    with contextlib.suppress(_StillFailsError):
         again()
-    except _StillFails:
-        pass
     return smallest[0]
 
 

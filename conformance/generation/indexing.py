@@ -42,7 +42,9 @@ def gather_elements(d: Draw) -> NodeCall:
     shape = d.shape(1, 4, empty=False)
     axis = d.axis(len(shape))
     at = axis % len(shape)
-    wanted = tuple(d.integer(0 if d.rarely(16) else 1, n) if i != at else d.integer(1, n + 2) for i, n in enumerate(shape))
+    wanted = tuple(
+        d.integer(0 if d.rarely(16) else 1, n) if i != at else d.integer(1, n + 2) for i, n in enumerate(shape)
+    )
     indices = indices_below(d, shape[at], wanted, _index_dtype(d))
     return d.call([d.tensor(shape, d.dtype(), MOVED), indices], {"axis": axis}, parameters=(1,))
 
@@ -61,11 +63,11 @@ def tuples_into(d: Draw, shape: Sequence[int], count: tuple[int, ...], *, unique
 @strategy("GatherND")
 def gather_nd(d: Draw) -> NodeCall:
     shape = d.shape(1, 4, empty=False, elements=1024)
-    batch = d.integer(0, min(len(shape) - 1, 2)) if d.opset >= 12 else 0
+    batch = d.integer(0, min(len(shape) - 1, 2))
     depth = d.integer(1, len(shape) - batch)
     between = d.shape(0, 2, elements=16)
     indices = tuples_into(d, shape[batch : batch + depth], (*shape[:batch], *between), unique=False)
-    attributes = {"batch_dims": batch} if batch or d.boolean() and d.opset >= 12 else {}
+    attributes = {"batch_dims": batch} if batch or d.boolean() else {}
     return d.call([d.tensor(shape, d.dtype(), MOVED), indices], attributes, parameters=(1,))
 
 
@@ -83,7 +85,13 @@ def _content(d: Draw, shape: tuple[int, ...], dtype: np.dtype[Any], reduction: s
         return d.tensor(shape, dtype, SUMMED)
     if reduction == "mul":
         x = d.tensor(shape, dtype, ("unit",))
-        return np.sign(x).astype(dtype) if dtype.kind == "i" else np.minimum(x, 1).astype(dtype) if is_integer(dtype) else x
+        return (
+            np.sign(x).astype(dtype)
+            if dtype.kind == "i"
+            else np.minimum(x, 1).astype(dtype)
+            if is_integer(dtype)
+            else x
+        )
     return d.tensor(shape, dtype, ("small", "normal", "ties"))
 
 
@@ -166,9 +174,7 @@ def one_hot(d: Draw) -> NodeCall:
 
 def _orderly(dtype: np.dtype[Any]) -> bool:
     """Types that hold the indices of this family exactly."""
-    return is_integer(dtype) and dtype.itemsize >= 1 and "4" not in dtype.name[-1:] or (
-        is_float(dtype) and dtype.itemsize >= 2
-    ) or dtype.name in ("int64", "uint64")
+    return dtype.itemsize >= 2 and (is_integer(dtype) or is_float(dtype))
 
 
 @strategy("NonZero")

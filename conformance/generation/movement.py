@@ -9,7 +9,6 @@ import numpy as np
 from ...operators.scale import Array
 from ...operators.storage import is_float
 from .drawing import Draw, NodeCall, element_type
-from .elementwise import is_integer
 from .registry import strategy
 from .values import MOVED
 
@@ -167,9 +166,8 @@ def slice_(d: Draw) -> NodeCall:
     rows: list[Array | None] = [np.asarray(row, index_type) for row in (starts, ends, axes, steps)]
     if ordered and d.boolean():
         rows[2] = None
-    if d.boolean():
-        if d.boolean() and all(abs(s) == 1 for s in steps):
-            rows[3] = None if all(s == 1 for s in steps) else rows[3]
+    if all(step == 1 for step in steps) and d.boolean():
+        rows[3] = None
     return d.call([d.tensor(shape, d.dtype(), MOVED), *rows], parameters=(1, 2, 3, 4))
 
 
@@ -182,7 +180,8 @@ def pad(d: Draw) -> NodeCall:
     axes = list(range(len(shape))) if chosen is None else chosen
     begin, end = ([_pad_of(d, mode, shape[a]) for a in axes] for _ in range(2))
     for i, a in enumerate(axes):
-        if begin[i] + end[i] + shape[a] < 1 or min(begin[i], end[i]) < 0 <= max(begin[i], end[i]) and mode != "constant":
+        mixed = min(begin[i], end[i]) < 0 <= max(begin[i], end[i])  # only a constant is put beside what is cut off
+        if begin[i] + end[i] + shape[a] < 1 or (mixed and mode != "constant"):
             begin[i] = end[i] = 0
     value = None
     if mode == "constant" and d.boolean():
@@ -260,8 +259,6 @@ def eye_like(d: Draw) -> NodeCall:
     return d.call([d.tensor(d.shape(2, 2), source, ("small",))], options, outputs=(target,))
 
 
-
-
 @strategy("ConstantOfShape")
 def constant_of_shape(d: Draw) -> NodeCall:
     shape = whole(d.shape(0, 4))
@@ -285,5 +282,3 @@ def range_(d: Draw) -> NodeCall:
     if is_float(dtype):
         limit -= delta / 4
     return d.call([np.asarray(v).astype(dtype) for v in (start, limit, delta)], parameters=(0, 1, 2))
-
-

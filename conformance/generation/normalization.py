@@ -73,7 +73,7 @@ def layer_normalization(d: Draw) -> NodeCall:
     dtype = d.dtype("T")
     shape = d.shape(1, 4, empty=False, elements=2048)
     axis = d.axis(len(shape)) if d.boolean() else -1
-    inner = shape[axis:] if axis < 0 else shape[axis:]
+    inner = shape[axis:]
     full = d.boolean()
     scale = d.tensor(inner if full else _within(d, inner), dtype, DATA)
     bias = d.tensor(inner if full else _within(d, inner), dtype, DATA) if d.boolean() else None
@@ -83,7 +83,9 @@ def layer_normalization(d: Draw) -> NodeCall:
         outputs += [FLOAT32, FLOAT32]
     elif d.rarely(3):
         outputs += [None, FLOAT32]
-    return d.call([d.tensor(shape, dtype, DATA), scale, bias], {**options, "axis": axis}, outputs=outputs, parameters=(1, 2))
+    return d.call(
+        [d.tensor(shape, dtype, DATA), scale, bias], {**options, "axis": axis}, outputs=outputs, parameters=(1, 2)
+    )
 
 
 def _within(d: Draw, inner: tuple[int, ...]) -> tuple[int, ...]:
@@ -100,7 +102,9 @@ def rms_normalization(d: Draw) -> NodeCall:
     inner = shape[axis:]
     scale = d.tensor(inner if d.boolean() else _within(d, inner), scale_type, DATA)
     options = d.attributes(epsilon=lambda: d.choice(EPSILON), stash_type=lambda: 1)
-    return d.call([d.tensor(shape, dtype, DATA), scale], {**options, "axis": axis}, outputs=(scale_type,), parameters=(1,))
+    return d.call(
+        [d.tensor(shape, dtype, DATA), scale], {**options, "axis": axis}, outputs=(scale_type,), parameters=(1,)
+    )
 
 
 @strategy("LpNormalization")
@@ -113,7 +117,9 @@ def lp_normalization(d: Draw) -> NodeCall:
 
 @strategy("LRN")
 def local_response_normalization(d: Draw) -> NodeCall:
-    options = d.attributes(alpha=lambda: d.real(1e-4, 1.0), beta=lambda: d.real(0.25, 1.5), bias=lambda: d.real(0.5, 2.0))
+    options = d.attributes(
+        alpha=lambda: d.real(1e-4, 1.0), beta=lambda: d.real(0.25, 1.5), bias=lambda: d.real(0.5, 2.0)
+    )
     x = d.tensor(_image(d, 0, 2), d.dtype(), ("normal", "small", "spread", "ties"))
     return d.call([x], {**options, "size": d.choice((3, 1, 5, 2, 4, 7))})
 
@@ -151,10 +157,10 @@ def losses(d: Draw) -> NodeCall:
     options = d.attributes(reduction=lambda: d.choice(("mean", "sum", "none")))
     if target.size > 1 and d.boolean():
         options["ignore_index"] = ignored = d.choice((-1, -100, classes, 0))
+        if options.get("reduction", "mean") == "mean":  # whether ignored samples count in the mean is said both ways
+            options["reduction"] = "sum"
         target.reshape(-1)[0] = ignored
         target.reshape(-1)[-1] = classes - 1 if ignored != classes - 1 else 0
-        if ignored == 0 and classes == 1:  # nothing is left to average
-            options["reduction"] = "sum"
     outputs = [dtype]
     if d.op_type == "SoftmaxCrossEntropyLoss" and d.boolean():
         outputs = [dtype, dtype]

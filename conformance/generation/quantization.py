@@ -160,5 +160,3 @@ def dynamic_quantize_linear(d: Draw) -> NodeCall:
     if x.size and not np.any(x):
         x.reshape(-1)[0] = 1.0  # a range of zero has no scale
     return d.call([x], outputs=(UINT8, FLOAT32, UINT8))
-
-

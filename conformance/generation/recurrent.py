@@ -46,7 +46,12 @@ def _activations(d: Draw, directions: int) -> dict[str, Any]:
 def recurrent(d: Draw) -> NodeCall:
     dtype = d.dtype("T")
     gates = GATES[d.op_type]
-    steps, batch, size, hidden = d.choice((3, 1, 2, 5, 8)), d.choice((2, 1, 3)), d.choice((3, 1, 2, 5)), d.choice((4, 1, 2, 3, 8))
+    steps, batch, size, hidden = (
+        d.choice((3, 1, 2, 5, 8)),
+        d.choice((2, 1, 3)),
+        d.choice((3, 1, 2, 5)),
+        d.choice((4, 1, 2, 3, 8)),
+    )
     direction = d.choice(("forward", "reverse", "bidirectional"))
     directions = 2 if direction == "bidirectional" else 1
     layout = d.integer(0, 1) if d.opset >= 14 and d.rarely(4) else 0

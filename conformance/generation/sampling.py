@@ -3,6 +3,7 @@ are kept away from the boundary, or are exact in binary."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -51,57 +52,77 @@ def _decided(call: NodeCall, scales: Array, shape: tuple[int, ...]) -> bool:
 @strategy("Resize")
 def resize(d: Draw) -> NodeCall:
     mode = d.choice(("nearest", "linear", "cubic"))
-    rank = d.choice((4, 4, 3, 2, 1, 5)) if mode != "cubic" else d.choice((4, 2, 3))
-    dtype = d.dtype("T1", among=is_float if mode != "nearest" else _resizable)
-    spatial = d.choice((1, 2, 2, 3)) if rank >= 3 else rank
-    spatial = min(spatial, rank, 2 if mode == "cubic" else 3)
+    rank = d.choice((4, 2, 3) if mode == "cubic" else (4, 4, 3, 2, 1, 5))
+    dtype = d.dtype("T1", among=_resizable if mode == "nearest" else is_float)
+    spatial = min(d.choice((1, 2, 2, 3)), rank, 2 if mode == "cubic" else 3)
     shape = tuple(d.choice((3, 4, 2, 5, 1, 6, 7)) for _ in range(rank))
-    resized = list(range(rank - spatial, rank))
-    transform = d.choice(TRANSFORMS if d.opset < 19 else (*TRANSFORMS, "half_pixel_symmetric"))
-    pool = EXACT_SCALES if mode == "nearest" and transform != "align_corners" and d.boolean() else SCALES
-    scales = np.ones(rank)
-    for axis in resized:
-        scales[axis] = d.choice([s for s in pool if np.floor(shape[axis] * s) >= 1])
+    resized = range(rank - spatial, rank)
+    options = _resize_options(d, mode)
+    scales = _scales(d, shape, resized, options)
+    named = list(resized) if d.opset >= 18 and d.rarely(3) else list(range(rank))
+    if len(named) < rank:
+        options["axes"] = [a - rank if d.boolean() else a for a in named]
+    x = d.tensor(shape, dtype, DATA if is_float(dtype) else MOVED)
+    call = _resize_call(d, x, scales, named, options)
+    if _decided(call, _effective(call, scales), shape):
+        return call
+    doubled = np.asarray([2.0 if a in resized else 1.0 for a in named], np.float32)
+    return d.call([x, None, doubled], {**options, "coordinate_transformation_mode": "half_pixel"}, parameters=(1, 2))
+
+
+def _resize_options(d: Draw, mode: str) -> dict[str, Any]:
+    transforms = TRANSFORMS if d.opset < 19 else (*TRANSFORMS, "half_pixel_symmetric")
+    if mode == "nearest":  # a cut-out has no exact positions
+        transforms = tuple(name for name in transforms if name != "tf_crop_and_resize")
+    transform = d.choice(transforms)
     options: dict[str, Any] = {"mode": mode, "coordinate_transformation_mode": transform}
     if mode == "nearest":
         nearest = ("round_prefer_floor", "round_prefer_ceil", "floor", "ceil")
         options |= d.attributes(nearest_mode=lambda: d.choice(nearest))
     if mode == "cubic":
-        options |= d.attributes(cubic_coeff_a=lambda: d.choice((-0.75, -0.5)))
-        options |= d.attributes(exclude_outside=lambda: d.integer(0, 1))
-    if d.opset >= 18 and mode != "nearest" and transform != "tf_crop_and_resize":
-        options |= d.attributes(antialias=lambda: d.integer(0, 1)) if d.rarely(3) else {}
-    named = resized if d.opset >= 18 and d.rarely(3) else list(range(rank))
-    if len(named) < rank:
-        options["axes"] = [a - rank if d.boolean() else a for a in named]
-    roi = None
+        options |= d.attributes(cubic_coeff_a=lambda: d.choice((-0.75, -0.5)), exclude_outside=lambda: d.integer(0, 1))
+    if d.opset >= 18 and mode != "nearest" and transform != "tf_crop_and_resize" and d.rarely(3):
+        options |= d.attributes(antialias=lambda: d.integer(0, 1))
     if transform == "tf_crop_and_resize":
-        start = [d.choice((0.0, 0.25, 0.125)) if a in resized else 0.0 for a in named]
-        end = [d.choice((1.0, 0.75, 0.875)) if a in resized else 1.0 for a in named]
-        roi = np.asarray(start + end, d.dtype("T2") if d.opset < 13 else FLOAT32)
-        if mode == "nearest":
-            transform = options["coordinate_transformation_mode"] = "half_pixel"
-            roi = None
-        else:
-            options |= d.attributes(extrapolation_value=lambda: d.real(-1, 1))
-    x = d.tensor(shape, dtype, DATA if is_float(dtype) else MOVED)
-    by_size = d.boolean() and transform not in ("half_pixel_symmetric",) and roi is None
-    sizes = np.floor(np.asarray(shape) * scales).astype(np.int64)
-    if by_size:
-        values = [x, roi, None, sizes[named]]
-        effective = sizes / np.asarray(shape)
-        if "axes" not in options or len(named) == len(resized):
-            policy = d.choice(("stretch", "stretch", "not_larger", "not_smaller")) if d.opset >= 18 else "stretch"
-            if policy != "stretch" and mode != "nearest" and len(named) == len(resized):
-                options["keep_aspect_ratio_policy"] = policy
-    else:
-        values = [x, roi, scales[named].astype(np.float32)]
-        effective = scales
-    call = d.call(values, options, parameters=(1, 2, 3))
-    if not _decided(call, effective, shape):
-        return d.call([x, None, np.asarray([2.0 if a in resized else 1.0 for a in named], np.float32)],
-                      {**options, "coordinate_transformation_mode": "half_pixel"}, parameters=(1, 2))  # fmt: skip
-    return call
+        options |= d.attributes(extrapolation_value=lambda: d.real(-1, 1))
+    return options
+
+
+def _scales(d: Draw, shape: tuple[int, ...], resized: Sequence[int], options: dict[str, Any]) -> Array:
+    """One per axis, such that every output has a pixel; a part of one pixel has none."""
+    transform = options["coordinate_transformation_mode"]
+    exact = options["mode"] == "nearest" and transform != "align_corners" and d.boolean()
+    found = np.ones(len(shape))
+    for axis in resized:
+        fitting = [s for s in (EXACT_SCALES if exact else SCALES) if np.floor(shape[axis] * s) >= 1]
+        found[axis] = d.choice(fitting)
+    return np.where(np.asarray(shape) > 1, found, 1.0) if transform == "tf_crop_and_resize" else found
+
+
+def _resize_call(d: Draw, x: Array, scales: Array, named: list[int], options: dict[str, Any]) -> NodeCall:
+    """By scales, or by sizes where the transform does not tell them apart."""
+    transform = options["coordinate_transformation_mode"]
+    if transform == "tf_crop_and_resize":
+        cut = [scales[a] != 1 and x.shape[a] * scales[a] >= 3 for a in named]
+        start = [d.choice((0.0, 0.25, 0.125)) if inside else 0.0 for inside in cut]
+        end = [d.choice((1.0, 0.75, 0.875)) if inside else 1.0 for inside in cut]
+        roi = np.asarray(start + end, np.float32)
+        return d.call([x, roi, scales[named].astype(np.float32)], options, parameters=(1, 2))
+    if transform == "half_pixel_symmetric" or d.boolean():
+        return d.call([x, None, scales[named].astype(np.float32)], options, parameters=(2,))
+    sizes = np.floor(np.asarray(x.shape) * scales).astype(np.int64)[named]
+    policy = d.choice(("stretch", "stretch", "not_larger", "not_smaller")) if d.opset >= 18 else "stretch"
+    if policy != "stretch" and options["mode"] != "nearest" and "axes" in options:
+        options = {**options, "keep_aspect_ratio_policy": policy}
+    return d.call([x, None, None, sizes], options, parameters=(3,))
+
+
+def _effective(call: NodeCall, scales: Array) -> Array:
+    """The ratio of the sizes where these were given."""
+    x = call.inputs[0]
+    if len(call.inputs) < 4 or x is None:
+        return scales
+    return np.floor(np.asarray(x.shape) * scales) / np.asarray(x.shape)
 
 
 def _resizable(dtype: np.dtype[Any]) -> bool:

@@ -12,7 +12,24 @@ from .registry import strategy
 from .values import MOVED
 
 STRING = np.dtype(object)
-WORDS = ("a", "b", "A", "monday", "Tuesday", "a b", "x-y-z", "--", " lead", "trail ", "", "ä", "É", "日本 語", "1,2,,3", "a  b")
+WORDS = (
+    "a",
+    "b",
+    "A",
+    "monday",
+    "Tuesday",
+    "a b",
+    "x-y-z",
+    "--",
+    " lead",
+    "trail ",
+    "",
+    "ä",
+    "É",
+    "日本 語",
+    "1,2,,3",
+    "a  b",
+)
 PATTERNS = ("a", "[a-z]+", "a|b", ".*", "\\w+", "[A-Z][a-z]*", "(ab)*", "x-y-z", "a?", "[^a]+", "\\d+,?", "a{2,3}")
 
 
@@ -29,7 +46,9 @@ def string_concat(d: Draw) -> NodeCall:
 @strategy("StringSplit")
 def string_split(d: Draw) -> NodeCall:
     shape = d.shape(0, 3, empty=False, elements=32)
-    options = d.attributes(delimiter=lambda: d.choice((" ", "-", ",", "--", "", "b")), maxsplit=lambda: d.choice((1, 2, 5)))
+    options = d.attributes(
+        delimiter=lambda: d.choice((" ", "-", ",", "--", "", "b")), maxsplit=lambda: d.choice((1, 2, 5))
+    )
     return d.call([_words(d, shape)], options, outputs=(STRING, np.dtype(np.int64)))
 
 
