@@ -78,9 +78,9 @@ def _geometry(
     rank = x.ndim - 2
     kernel_sizes = tuple(w.shape[2:])
     lists = {"dilations": dilations, "strides": strides, "kernel_shape": kernel_shape}
-    for name, values in (*lists.items(), ("pads", None if pads is None else pads[::2])):
-        if values is not None and len(values) != rank:
-            raise InvalidAttributeError(f"DeformConv: {name} has another length than {rank} spatial axes need")
+    for name, values in (*lists.items(), ("pads", pads)):
+        if values is not None and len(values) != rank * (1 + (name == "pads")):
+            raise InvalidAttributeError(f"DeformConv: {len(values)} {name} for {rank} spatial axes")
     if rank < 1 or w.ndim != x.ndim or (kernel_shape is not None and tuple(kernel_shape) != kernel_sizes):
         raise InvalidInputError(f"DeformConv: X {x.shape}, W {w.shape}, kernel_shape {kernel_shape}")
     if (
@@ -234,4 +234,5 @@ def deform_conv_scale(
         ratio = np.nan_to_num(np.array([y, COORDINATE_ROUNDINGS * moved]) / magnitude)
     spread = np.sqrt(1 + terms * NAIVE_VARIANCE * ratio[0] ** 2 + ratio[1] ** 2)
     odd = ~np.isfinite(offset).all(axis=1, keepdims=True)
-    return Scale(np.where(odd, np.inf, magnitude), terms, Rule.COMPOSED, spread)
+    allowed = np.where(odd, np.inf, terms) if odd.any() else terms
+    return Scale(np.where(odd, np.inf, magnitude), allowed, Rule.COMPOSED, spread)
