@@ -159,8 +159,8 @@ def _softmax_zero(x: Number, unit: float) -> Scores:
     is_zero = (values == 0) & (reach == 0)
     doubtful = (np.abs(values) <= ZERO + reach) & ~is_zero
     kept = np.abs(values) > ZERO
-    unknown = doubtful.any(axis=1, keepdims=True) | ~kept.any(axis=1, keepdims=True)
-    return Scores(_softmax(x, kept, unit), unknown)
+    empty = ~kept.any(axis=1, keepdims=True)
+    return Scores(_softmax(x, kept | empty, unit), doubtful.any(axis=1, keepdims=True) | empty)
 
 
 def _probit(x: Number, unit: float) -> Number:
