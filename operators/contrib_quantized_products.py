@@ -22,7 +22,7 @@ from .quantization import dynamic_quantize, dynamic_quantize_scale
 from .registry import kernel, scale
 from .rounding import growth, half_unit
 from .scale import Array, Rule, Scale
-from .storage import float_format
+from .storage import BFLOAT16, encode, float_format
 
 PRODUCT_ROUNDINGS = 5.0
 """Half-units of sum · (a_scale · b_scale): the product of scales and alpha (2), the conversion of the sum (1), the
@@ -334,26 +334,49 @@ WEIGHT_ROUNDINGS = 2
 INT8 = 4
 """`accuracy_level` from which `a` may be quantized to int8 by blocks."""
 
-NARROW_INPUT = {2: 2.0**-11, 3: 2.0**-8}
-"""By `accuracy_level`: the relative error of `a` rounded to float16 or bfloat16."""
-
-DEVIATIONS = 4.0
-"""Standard deviations of a sum of quantization errors that count as one half-unit, so that correct results are far
-below the bounds."""
+NARROW_INPUT = {2: np.dtype(np.float16), 3: BFLOAT16}
+"""By `accuracy_level`: the type to which `a` may be rounded."""
 
 
-def _input_error(a: Array, weights: Array, level: int, block_size: int) -> tuple[Array, Array]:
-    """What a narrower `a` moves: at most, and as a standard deviation, of errors uniform within half a step."""
-    if level != INT8:
-        relative = NARROW_INPUT.get(level, 0.0)
-        most = np.matmul(np.abs(a), np.abs(weights).T) * relative
-        return most, np.sqrt(np.matmul(a**2, weights.T**2) / 3) * relative
+@dataclass(frozen=True)
+class InputError:
+    """What a narrower `a` moves in a product.
+
+    Attributes:
+        most: if all roundings have the worst sign.
+        deviation: the standard deviation of independent roundings, uniform within half a step.
+        shown: what rounding these very inputs to nearest does: more than a deviation where they are alike.
+    """
+
+    most: Array
+    deviation: Array
+    shown: Array
+
+
+def _input_error(a: Array, weights: Array, level: int, block_size: int) -> InputError:
+    """Errors of the input that `accuracy_level` allows."""
+    if level == INT8:
+        half, rounded = _int8_by_blocks(a, block_size)
+    elif level in NARROW_INPUT:
+        half, rounded = np.abs(a) * half_unit(float_format(NARROW_INPUT[level])), encode(a, NARROW_INPUT[level])
+    else:
+        still = np.zeros(())
+        return InputError(still, still, still)
+    return InputError(
+        np.matmul(half, np.abs(weights).T),
+        np.sqrt(np.matmul(half**2, weights.T**2) / 3),
+        np.abs(np.matmul(rounded.astype(np.float64) - a, weights.T)),
+    )
+
+
+def _int8_by_blocks(a: Array, block_size: int) -> tuple[Array, Array]:
+    """Half a step of each element, and `a` in whole steps; a step is 1 / 127 of the largest in the block."""
     K = a.shape[-1]
-    padding = -K % block_size
-    blocks = np.pad(a, [(0, 0)] * (a.ndim - 1) + [(0, padding)]).reshape(*a.shape[:-1], -1, block_size)
-    half = np.abs(blocks).max(axis=-1, keepdims=True) / (2 * 127)
-    half = np.broadcast_to(half, blocks.shape).reshape(*a.shape[:-1], -1)[..., :K]
-    return np.matmul(half, np.abs(weights).T), np.sqrt(np.matmul(half**2, weights.T**2) / 3)
+    blocks = np.pad(a, [(0, 0)] * (a.ndim - 1) + [(0, -K % block_size)]).reshape(*a.shape[:-1], -1, block_size)
+    step = np.broadcast_to(np.abs(blocks).max(axis=-1, keepdims=True) / 127, blocks.shape)
+    whole = np.rint(np.divide(blocks, step, out=np.zeros(blocks.shape), where=step > 0)) * step
+    half, rounded = (part.reshape(*a.shape[:-1], -1)[..., :K] for part in (step / 2, whole))
+    return half, rounded
 
 
 @kernel("MatMulNBits", since=1, domain=MICROSOFT)
@@ -430,7 +453,7 @@ def matmul_nbits_scale(
     stored: Stored = (None,),
 ) -> Scale:
     """COMPOSED: a dot over K at |a|·|W| + |bias|, where each weight is rounded twice; and, where `accuracy_level`
-    allows a narrower `a`, its errors: all of them over the certain bound 2k, or four standard deviations."""
+    allows a narrower `a`, its errors: one standard deviation, or what these inputs show, and all over the bound 2k."""
     if b.size == 0:
         return Scale(np.abs(y), 0, Rule.EXACT)
     weights = _block_weights(b, scales, zero_points, K, N, bits, block_size)
@@ -438,6 +461,7 @@ def matmul_nbits_scale(
     size = size if bias is None else size + np.abs(bias)
     terms = K + WEIGHT_ROUNDINGS + (bias is not None)
     format_ = float_format(stored[0] or np.dtype(np.float32))
-    most, deviation = _input_error(a, weights.value, accuracy_level, block_size)
-    narrow = np.maximum(DEVIATIONS * deviation, most / (2 * growth(terms, format_))) / half_unit(format_)
+    error = _input_error(a, weights.value, accuracy_level, block_size)
+    certain = error.most / (2 * growth(terms, format_))
+    narrow = np.maximum(np.maximum(error.deviation, error.shown), certain) / half_unit(format_)
     return Scale(size + narrow, terms, Rule.COMPOSED)

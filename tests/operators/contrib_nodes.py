@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import onnx
-from onnx import helper
+from onnx import helper, numpy_helper
 
 from onnx_arch.conformance.nodes import judge_node
 from onnx_arch.conformance.oracle import Local
@@ -22,16 +22,38 @@ OPSET = 17
 Inputs = Sequence[np.ndarray | None]
 
 
-def run(op_type: str, inputs: Inputs, *, domain: str = MICROSOFT, outputs: int = 1, **attributes: Any) -> list[Any]:
-    """The stored outputs of a model of one node in ONNX Runtime on CPU, without optimisation."""
+def run(
+    op_type: str,
+    inputs: Inputs,
+    *,
+    domain: str = MICROSOFT,
+    outputs: int = 1,
+    weights: Sequence[int] = (),
+    **attributes: Any,
+) -> list[Any]:
+    """The stored outputs of a model of one node in ONNX Runtime on CPU, without optimisation.
+
+    Args:
+        op_type: the operator; domain, outputs and attributes are the node's.
+        inputs: tensors, None where absent.
+        domain: see op_type.
+        outputs: see op_type.
+        weights: positions of inputs that are stored in the model, which ONNX Runtime packs for faster kernels.
+    """
     import onnxruntime  # noqa: PLC0415 (only where a test runs it)
 
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.log_severity_level = 4
     model = one_node(op_type, inputs, domain=domain, outputs=outputs, **attributes)
+    stored = {f"x{i}" for i in weights}
+    kept = [value for value in model.graph.input if value.name not in stored]
+    del model.graph.input[:]
+    model.graph.input.extend(kept)
+    model.graph.initializer.extend(numpy_helper.from_array(np.asarray(inputs[i]), f"x{i}") for i in weights)
     session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    return session.run(None, {f"x{i}": x for i, x in enumerate(inputs) if x is not None})
+    feeds = {f"x{i}": x for i, x in enumerate(inputs) if x is not None and i not in weights}
+    return session.run(None, feeds)
 
 
 def one_node(
@@ -75,9 +97,17 @@ def _float32(value: Any) -> Any:
     return float(np.float32(value)) if isinstance(value, float) else value
 
 
-def passes(op_type: str, inputs: Inputs, *, domain: str = MICROSOFT, outputs: int = 1, **attributes: Any) -> list[Any]:
+def passes(
+    op_type: str,
+    inputs: Inputs,
+    *,
+    domain: str = MICROSOFT,
+    outputs: int = 1,
+    weights: Sequence[int] = (),
+    **attributes: Any,
+) -> list[Any]:
     """Assert that ONNX Runtime's outputs are judged right; returns them."""
-    actual = run(op_type, inputs, domain=domain, outputs=outputs, **attributes)
+    actual = run(op_type, inputs, domain=domain, outputs=outputs, weights=weights, **attributes)
     row = judge(op_type, inputs, actual, domain=domain, **attributes)
     assert row.outcome is Outcome.PASSED, f"{op_type}: {row.message}"
     return actual

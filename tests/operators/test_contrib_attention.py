@@ -51,6 +51,7 @@ def attention_inputs(*, bias: bool = True, mask: Any = None, past: Any = None, a
 def test_attention_by_onnxruntime_passes(mask: str, unidirectional: int, bias: bool) -> None:
     inputs = attention_inputs(bias=bias, mask=MASKS[mask])
     passes("Attention", inputs, num_heads=H, unidirectional=unidirectional)
+    passes("Attention", inputs, weights=[1, 2] if bias else [1], num_heads=H, unidirectional=unidirectional)
     passes("Attention", inputs, num_heads=H, unidirectional=unidirectional, outputs=2, scale=0.2)
 
 

@@ -41,7 +41,9 @@ CONV_GEOMETRIES: list[dict[str, Any]] = [
 @pytest.mark.parametrize("bias", [False, True])
 def test_fused_conv_by_onnxruntime_passes(activation: dict[str, Any], geometry: dict[str, Any], bias: bool) -> None:
     x, w = normal(0, 2, 6, 9, 8), normal(1, 4, 6 // geometry.get("group", 1), 3, 3)
-    passes("FusedConv", [x, w, normal(2, 4) if bias else None], **activation, **geometry)
+    inputs = [x, w, normal(2, 4) if bias else None]
+    passes("FusedConv", inputs, **activation, **geometry)
+    passes("FusedConv", inputs, weights=[1, 2] if bias else [1], **activation, **geometry)
 
 
 @pytest.mark.parametrize("shape", [(1, 3, 17), (2, 3, 6, 5, 7)], ids=["1-D", "3-D"])
@@ -135,7 +137,9 @@ GEMM_FORMS: list[tuple[list[tuple[int, ...]], dict[str, Any]]] = [
 @pytest.mark.parametrize("form", range(len(GEMM_FORMS)), ids=["plain", "transposed", "no C"])
 def test_fused_gemm_by_onnxruntime_passes(activation: dict[str, Any], form: int) -> None:
     shapes, attributes = GEMM_FORMS[form]
-    passes("FusedGemm", [normal(i, *shape) for i, shape in enumerate(shapes)], **activation, **attributes)
+    inputs = [normal(i, *shape) for i, shape in enumerate(shapes)]
+    passes("FusedGemm", inputs, **activation, **attributes)
+    passes("FusedGemm", inputs, weights=range(1, len(inputs)), **activation, **attributes)
 
 
 GEMM_FAULTS: list[tuple[str, dict[str, Any], dict[str, Any]]] = [

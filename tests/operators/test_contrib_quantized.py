@@ -18,6 +18,11 @@ Inputs = list[Any]
 both_types = pytest.mark.parametrize("dtype", [np.uint8, np.int8])
 
 
+def given(inputs: Inputs, *positions: int) -> list[int]:
+    """Those of the positions at which there is an input: they are stored in the model, and packed."""
+    return [i for i in positions if i < len(inputs) and inputs[i] is not None]
+
+
 def integers(seed: int, dtype: Any, *shape: int) -> np.ndarray:
     limits = np.iinfo(dtype)
     return np.random.default_rng([seed, *shape]).integers(limits.min, limits.max + 1, shape).astype(dtype)
@@ -215,6 +220,7 @@ def test_matmul_integer_to_float_by_onnxruntime_passes(left: Any, right: Any, pe
     inputs = [integers(0, left, 2, 5, 70), weights(right, 70, 9), number(0.02), b_scale]
     inputs += [np.array(5, left), b_zero, normal(3, 9)] if optional else []
     passes("MatMulIntegerToFloat", inputs)
+    passes("MatMulIntegerToFloat", inputs, weights=given(inputs, 1, 3, 5))
 
 
 def integer_to_float_inputs() -> Inputs:
@@ -240,6 +246,7 @@ def test_dynamic_quantize_matmul_by_onnxruntime_passes(
     b_scale, b_zero = columns(right, per_column)
     inputs = [normal(0, *shape), weights(right, 70, 9), b_scale, *([b_zero, normal(3, 9)] if optional else [])]
     passes("DynamicQuantizeMatMul", inputs)
+    passes("DynamicQuantizeMatMul", inputs, weights=given(inputs, 1, 2, 3, 4))
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -280,6 +287,7 @@ def qgemm_inputs(
 def test_qgemm_by_onnxruntime_passes(left: Any, right: Any, quantized: bool, per_column: bool, transposed: int) -> None:
     inputs = qgemm_inputs(left, right, quantized=quantized, per_column=per_column, transposed=bool(transposed))
     passes("QGemm", inputs, transA=transposed, transB=transposed)
+    passes("QGemm", inputs, weights=given(inputs, 3, 4, 5), transA=transposed, transB=transposed)
     if not per_column:
         passes("QGemm", [*inputs[:6], None, *inputs[7:]], transA=transposed, transB=transposed, alpha=0.5)
 
@@ -328,6 +336,7 @@ def test_matmul_nbits_by_onnxruntime_passes(bits: int, block: int, zeros: str, r
         assert judge("MatMulNBits", inputs, y, K=256, bits=8, block_size=block, **NBITS).outcome is Outcome.PASSED
         return
     passes("MatMulNBits", inputs, K=256, bits=bits, block_size=block, **NBITS)
+    passes("MatMulNBits", inputs, weights=given(inputs, 1, 2, 3), K=256, bits=bits, block_size=block, **NBITS)
 
 
 @pytest.mark.parametrize("depth", [80, 100])
@@ -343,7 +352,9 @@ def test_matmul_nbits_with_a_short_last_block_passes(depth: int, bits: int) -> N
 @pytest.mark.parametrize("rows", [1, 40])
 def test_matmul_nbits_at_an_accuracy_level_with_bias_passes(level: int, bits: int, rows: int) -> None:
     inputs = [*nbits_inputs(bits, 32, depth=1024, rows=rows), None, normal(5, 24)]
-    passes("MatMulNBits", inputs, K=1024, bits=bits, block_size=32, accuracy_level=level, **NBITS)
+    for weights_at in ([], [1, 2]):
+        attributes: dict[str, Any] = {"K": 1024, "bits": bits, "block_size": 32, "accuracy_level": level, **NBITS}
+        passes("MatMulNBits", inputs, weights=weights_at, **attributes)
 
 
 def test_matmul_nbits_in_half_precision_passes() -> None:
@@ -361,6 +372,14 @@ def test_matmul_nbits_with_a_fault_fails(level: int) -> None:
         [*inputs[:2], inputs[2][:, ::-1].copy(), inputs[3]],
     ):
         fails("MatMulNBits", inputs, run("MatMulNBits", wrong, **attributes), **attributes)
+
+
+def test_matmul_nbits_at_level_4_with_one_wrong_block_fails() -> None:
+    inputs = nbits_inputs(4, 32, depth=1024)
+    attributes: dict[str, Any] = {"K": 1024, "bits": 4, "block_size": 32, "accuracy_level": 4, **NBITS}
+    wrong = inputs[1].copy()
+    wrong[5, 7] ^= 0xFF  # 32 of 24,576 weights
+    fails("MatMulNBits", inputs, run("MatMulNBits", [inputs[0], wrong, *inputs[2:]], **attributes), **attributes)
 
 
 def test_matmul_nbits_with_a_quantized_input_fails_where_the_level_does_not_allow_it() -> None:
