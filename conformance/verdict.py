@@ -18,7 +18,7 @@ type: z is the error in half-units in the last place, at the size at which round
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -68,8 +68,10 @@ def judge(
     """Judge one output of a runtime.
 
     Args:
-        actual: what the runtime returned, in its stored dtype; a list for a sequence; None if it returned nothing.
-        reference: float64 for floating-point outputs, the exact values otherwise; a list for a sequence.
+        actual: what the runtime returned, in its stored dtype; a list for a sequence, a dict for a map; None if it
+            returned nothing.
+        reference: float64 for floating-point outputs, the exact values otherwise; a list for a sequence, a
+            dict for a map.
         dtype: the dtype that the output must have; None where that is not determined.
         scale: the error scale; None leaves the values unjudged.
         witness: asked where statistics alone do not decide.
@@ -79,6 +81,8 @@ def judge(
     """
     if isinstance(reference, list):
         return _judge_sequence(actual, reference, dtype, scale)
+    if isinstance(reference, Mapping):
+        return _judge_map(actual, reference, scale)
     wrong = _wrong_kind(actual, reference, dtype)
     if wrong:
         return Verdict(Outcome.FAILED, _rule_name(scale), message=wrong)
@@ -132,6 +136,30 @@ def _judge_sequence(actual: Any, reference: list[Any], dtype: np.dtype[Any] | No
         return Verdict(Outcome.FAILED, _rule_name(scale), message=f"sequence of {length}, expected {len(reference)}")
     parts = [judge(a, r, dtype, scale) for a, r in zip(actual, reference, strict=True)]
     return combine(parts) if parts else Verdict(Outcome.PASSED, _rule_name(scale))
+
+
+def _judge_map(actual: Any, reference: Mapping[Any, Any], scale: Scale | None) -> Verdict:
+    """A map: its keys in any order, its values as numbers, since bindings return them in Python's own types."""
+    if not isinstance(actual, Mapping):
+        returned = "nothing" if actual is None else type(actual).__name__
+        return Verdict(Outcome.FAILED, _rule_name(scale), message=f"{returned} returned, a map expected")
+    if set(actual) != set(reference):
+        text = f"keys {_few(actual)}, expected {_few(reference)}"
+        return Verdict(Outcome.FAILED, _rule_name(scale), message=text)
+    if scale is None:
+        return Verdict(Outcome.UNJUDGED, message="the keys are right; the operator has no error scale")
+    expected = np.array([reference[key] for key in reference])
+    found = [np.asarray(actual[key]) for key in reference]
+    if any(item.size != 1 or (item.dtype.kind in "OUS") != (expected.dtype.kind in "OUS") for item in found):
+        return Verdict(Outcome.FAILED, _rule_name(scale), message=f"a value of the map is no {expected.dtype}")
+    values = np.array([item.reshape(())[()] for item in found]) if found else expected
+    return _judge_values(values, expected, scale, None)
+
+
+def _few(keys: Iterable[Any]) -> str:
+    """The first keys of a map."""
+    listed = [repr(key) for key in keys]
+    return ", ".join(listed[:5]) + (f", … ({len(listed)})" if len(listed) > 5 else "") or "none"
 
 
 def combine(verdicts: Sequence[Verdict]) -> Verdict:
