@@ -114,6 +114,8 @@ def _judge_output(local: Local, index: int, actual: Any) -> Verdict:
 def _fingerprint(node: Node, local: Local, actual: Mapping[str, Any], *, varied: bool = False) -> str:
     if local.call is None or not node.outputs[0] or not local.outputs:
         return ""
+    if not isinstance(local.outputs[0].data, np.ndarray):
+        return ""  # no hypothesis is about a sequence or a map
     return explain(local.call, actual.get(node.outputs[0]), local.outputs[0].data, varied=varied)
 
 

@@ -76,7 +76,7 @@ def _dim_names(spec: TensorSpec) -> list[str]:
 
 
 def _concrete_shape(spec: TensorSpec, dims: Mapping[str, int]) -> tuple[int, ...]:
-    if spec.kind in ("sequence", "optional"):
+    if spec.kind in ("sequence", "map", "optional"):
         raise InvalidInputError(f"input {spec.name!r} is of type {spec.kind}: give it with --test-data")
     if spec.shape is None or spec.dtype is None:
         missing = "element type" if spec.dtype is None else "rank"
@@ -225,7 +225,7 @@ def validate_feeds(model: Model, feeds: Mapping[str, Any]) -> None:
 
     Args:
         model: a loaded model.
-        feeds: arrays by input name; lists for sequences, None for an absent optional.
+        feeds: arrays by input name; lists for sequences, dicts for maps, None for an absent optional.
 
     Raises:
         InvalidInputError: the first thing that does not fit, with what is allowed.
@@ -257,7 +257,7 @@ def _listed(names: Iterable[str]) -> str:
 def _validate_feed(spec: TensorSpec, value: Any, sizes: dict[str, tuple[int, str]]) -> None:
     if spec.kind == "optional" or (spec.kind == "unknown" and not isinstance(value, np.ndarray)):
         return
-    wanted = list if spec.kind == "sequence" else np.ndarray
+    wanted = {"sequence": list, "map": dict}.get(spec.kind, np.ndarray)
     if not isinstance(value, wanted):
         raise InvalidInputError(f"input {spec.name!r} is of type {type(value).__name__}; the model takes a {spec.kind}")
     if isinstance(value, np.ndarray):

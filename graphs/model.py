@@ -19,7 +19,7 @@ class TensorSpec:
         name: its name.
         dtype: element type; None if it is not a tensor (sequence, optional) or not declared.
         shape: per dim a size, a symbol, or None where nothing is declared; None if the rank is unknown.
-        kind: "tensor", "sequence", "optional" or "unknown".
+        kind: "tensor", "sequence", "map", "optional" or "unknown".
     """
 
     name: str

@@ -246,6 +246,12 @@ def _type(name: str, value: Any) -> TypeProto:
         inner = _type(name, value[0]) if value else _type(name, np.empty(0, np.float32))
         declared.sequence_type.elem_type.CopyFrom(_without_shape(inner))
         return declared
+    if isinstance(value, dict) and value:
+        key, item = next(iter(value.items()))
+        declared = TypeProto()
+        declared.map_type.key_type = onnx.TensorProto.STRING if isinstance(key, str) else onnx.TensorProto.INT64
+        declared.map_type.value_type.CopyFrom(_without_shape(_type(name, np.asarray(item))))
+        return declared
     if not isinstance(value, np.ndarray):
-        raise InvalidArgumentError(f"{name!r} is given as {type(value).__name__}; allowed are arrays and lists of them")
+        raise InvalidArgumentError(f"{name!r} is given as {type(value).__name__}; allowed are arrays, lists and maps")
     return onnx.helper.make_tensor_type_proto(element_type(value.dtype), value.shape)

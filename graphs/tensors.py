@@ -196,7 +196,7 @@ def tensor_spec(info: onnx.ValueInfoProto) -> TensorSpec:
     """
     kind = info.type.WhichOneof("value")
     if kind in ("sequence_type", "optional_type", "map_type"):
-        return TensorSpec(info.name, None, None, "optional" if kind == "optional_type" else "sequence")
+        return TensorSpec(info.name, None, None, kind.removesuffix("_type"))
     if kind not in ("tensor_type", "sparse_tensor_type"):
         return TensorSpec(info.name, None, None, "unknown")
     declared = getattr(info.type, kind)

@@ -101,7 +101,11 @@ def _names(messages: Mapping[int, Any], specs: Sequence[TensorSpec]) -> dict[int
     return {index: specs[index].name for index in messages}
 
 
-_MESSAGES: Mapping[str, type[Message]] = {"sequence": SequenceProto, "optional": OptionalProto}
+_MESSAGES: Mapping[str, type[Message]] = {
+    "sequence": SequenceProto,
+    "map": onnx.MapProto,
+    "optional": OptionalProto,
+}
 
 
 def _parse(file: Path, kind: str) -> Any:
@@ -192,11 +196,14 @@ def _payloads(kind: str, specs: Sequence[TensorSpec], values: Mapping[str, Any])
     }
 
 
-def encoded(value: Any, name: str, kind: str = "tensor") -> TensorProto | SequenceProto | OptionalProto:
+Encoded = TensorProto | SequenceProto | OptionalProto | onnx.MapProto
+
+
+def encoded(value: Any, name: str, kind: str = "tensor") -> Encoded:
     """A value as the protobuf message of its kind.
 
     Args:
-        value: an array, a list of arrays (sequence), or None (absent optional).
+        value: an array, a list of arrays (sequence), a dict of single elements (map), or None (absent optional).
         name: written into the message.
         kind: of the declared input or output: "optional" wraps the value.
 
@@ -207,6 +214,8 @@ def encoded(value: Any, name: str, kind: str = "tensor") -> TensorProto | Sequen
         return _optional(value, name)
     if isinstance(value, list):
         return _sequence(value, name)
+    if isinstance(value, dict):
+        return _map_proto(value, name)
     return tensor_proto(np.asarray(value), name)
 
 
@@ -218,18 +227,34 @@ def _optional(value: Any, name: str) -> OptionalProto:
         return OptionalProto(name=name, elem_type=OptionalProto.TENSOR, tensor_value=inner)
     if isinstance(inner, SequenceProto):
         return OptionalProto(name=name, elem_type=OptionalProto.SEQUENCE, sequence_value=inner)
+    if isinstance(inner, onnx.MapProto):
+        return OptionalProto(name=name, elem_type=OptionalProto.MAP, map_value=inner)
     return OptionalProto(name=name, elem_type=OptionalProto.OPTIONAL, optional_value=inner)
+
+
+def _map_proto(value: dict[Any, Any], name: str) -> onnx.MapProto:
+    words = all(isinstance(key, str) for key in value)
+    message = onnx.MapProto(name=name, key_type=TensorProto.STRING if words else TensorProto.INT64)
+    if words:
+        message.string_keys.extend(key.encode("utf-8", "surrogateescape") for key in value)
+    else:
+        message.keys.extend(int(key) for key in value)
+    message.values.CopyFrom(_sequence([np.asarray(item) for item in value.values()], ""))
+    return message
 
 
 def _sequence(values: list[Any], name: str) -> SequenceProto:
     inner = [encoded(value, "") for value in values]
     tensors = [item for item in inner if isinstance(item, TensorProto)]
     sequences = [item for item in inner if isinstance(item, SequenceProto)]
+    maps = [item for item in inner if isinstance(item, onnx.MapProto)]
     if len(tensors) == len(values):
         return SequenceProto(name=name, elem_type=SequenceProto.TENSOR, tensor_values=tensors)
     if len(sequences) == len(values):
         return SequenceProto(name=name, elem_type=SequenceProto.SEQUENCE, sequence_values=sequences)
-    raise InvalidInputError(f"sequence {name!r} mixes tensors and sequences; ONNX stores one kind")
+    if len(maps) == len(values):
+        return SequenceProto(name=name, elem_type=SequenceProto.MAP, map_values=maps)
+    raise InvalidInputError(f"sequence {name!r} mixes tensors, sequences and maps; ONNX stores one kind")
 
 
 def tensor_proto(array: np.ndarray, name: str) -> TensorProto:
