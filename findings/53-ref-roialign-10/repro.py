@@ -1,0 +1,67 @@
+"""RoiAlign of opsets 10 to 15 is shifted by half a pixel.
+
+RoiAlign, opset 13, on onnx.reference 1.23.2. Needs numpy and onnx alone: python repro.py
+The exit status is 0 once the runtime is right.
+
+The spec: Region of Interest (RoI) align operation described in the [Mask R-CNN paper]
+Version 16 introduced the shift; its 'output_half_pixel' is there "to omit the pixel shift for the input (use this for a backward-compatible behavior)". So before 16 there is none: the single sample of the region from 0 to 2 lies at (1, 1), element 5.
+"""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+
+MODEL = str(Path(__file__).with_name("model.onnx"))
+FEEDS = {
+    "x0": np.array(
+        [[[[0.0, 1.0, 2.0, 3.0], [4.0, 5.0, 6.0, 7.0], [8.0, 9.0, 10.0, 11.0], [12.0, 13.0, 14.0, 15.0]]]], np.float32
+    ).reshape((1, 1, 4, 4)),
+    "x1": np.array([[0.0, 0.0, 2.0, 2.0]], np.float32).reshape((1, 4)),
+    "x2": np.array([0], np.int64).reshape((1,)),
+}
+EXPECTED = {
+    "y0": np.array([[[[5.0]]]], np.float32).reshape((1, 1, 1, 1)),
+}
+
+
+def load():
+    from onnx.reference import ReferenceEvaluator
+
+    evaluator = ReferenceEvaluator(MODEL)
+
+    def run(feeds):
+        return dict(zip(evaluator.output_names, evaluator.run(None, feeds)))
+
+    return run
+
+
+def same(actual, expected):
+    actual = np.asarray(actual)
+    text = expected.dtype.kind in "OU"
+    if actual.shape != expected.shape or (not text and actual.dtype != expected.dtype):
+        return False
+    if text or expected.dtype.kind not in "f":
+        return bool(np.all(actual.astype(str) == expected.astype(str)))
+    return np.allclose(actual.astype(float), expected.astype(float), rtol=1e-05, atol=1e-05, equal_nan=True)
+
+
+def main():
+    try:
+        run = load()
+        outputs = run(FEEDS)
+    except Exception as error:  # whatever it is: the call is valid
+        print("raised:", " ".join(str(error).split())[:300])
+        return 1
+    wrong = 0
+    for name, expected in EXPECTED.items():
+        right = same(outputs[name], expected)
+        wrong += not right
+        print(name, "right" if right else "WRONG")
+        print("  returned", np.asarray(outputs[name]).dtype, np.asarray(outputs[name]).tolist())
+        print("  expected", expected.dtype, expected.tolist())
+    return int(wrong > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,215 @@
+"""Write a folder per finding (model.onnx, repro.py) and docs/findings.md from table.py: python findings/build.py"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import helper
+from table import FINDINGS, ORT, Finding
+
+HERE = Path(__file__).resolve().parent
+PAGE = HERE.parent / "docs" / "findings.md"
+
+RUN = {
+    ORT: """import onnxruntime
+
+    onnxruntime.set_default_logger_severity(4)
+    session = onnxruntime.InferenceSession(MODEL, providers=["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs()]
+
+    def run(feeds):
+        return dict(zip(names, session.run(None, feeds)))
+""",
+    "onnx.reference": """from onnx.reference import ReferenceEvaluator
+
+    evaluator = ReferenceEvaluator(MODEL)
+
+    def run(feeds):
+        return dict(zip(evaluator.output_names, evaluator.run(None, feeds)))
+""",
+}
+
+SCRIPT = '''"""{title}.
+
+{op_type}, opset {opset}, on {runtime} {version}. Needs numpy and {package} alone: python repro.py
+The exit status is 0 once the runtime is right.
+
+The spec: {text}
+{why}
+"""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+
+MODEL = str(Path(__file__).with_name("model.onnx"))
+FEEDS = {feeds}
+{before}EXPECTED = {expected}
+
+
+def load():
+    {load}
+    return run
+
+
+def same(actual, expected):
+    actual = np.asarray(actual)
+    text = expected.dtype.kind in "OU"
+    if actual.shape != expected.shape or (not text and actual.dtype != expected.dtype):
+        return False
+    if text or expected.dtype.kind not in "f":
+        return bool(np.all(actual.astype(str) == expected.astype(str)))
+    return np.allclose(actual.astype(float), expected.astype(float), rtol={rtol}, atol={rtol}, equal_nan=True)
+
+
+def main():
+    try:
+        run = load()
+{first}        outputs = run(FEEDS)
+    except Exception as error:  # whatever it is: the call is valid
+        print("raised:", " ".join(str(error).split())[:300])
+        return 1
+    wrong = 0
+    for name, expected in EXPECTED.items():
+        right = same(outputs[name], expected)
+        wrong += not right
+        print(name, "right" if right else "WRONG")
+        print("  returned", np.asarray(outputs[name]).dtype, np.asarray(outputs[name]).tolist())
+        print("  expected", expected.dtype, expected.tolist())
+    return int(wrong > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
+'''
+
+
+def element_type(value: np.ndarray) -> int:
+    if value.dtype.kind in "OU":
+        return onnx.TensorProto.STRING
+    return helper.np_dtype_to_tensor_dtype(value.dtype)
+
+
+def model_of(finding: Finding) -> onnx.ModelProto:
+    names = ["" if value is None else f"x{i}" for i, value in enumerate(finding.inputs)]
+    results = ["" if value is None else f"y{i}" for i, value in enumerate(finding.expected)]
+    fed, constant = [], []
+    for i, value in enumerate(finding.inputs):
+        if value is None:
+            continue
+        if i in finding.constants:
+            constant.append(onnx.numpy_helper.from_array(value, f"x{i}"))
+            continue
+        shape = [None] * value.ndim if i in finding.unsized else value.shape
+        fed.append(helper.make_tensor_value_info(f"x{i}", element_type(value), shape))
+    declared = [
+        helper.make_tensor_value_info(f"y{i}", element_type(value), [None] * value.ndim)
+        for i, value in enumerate(finding.expected)
+        if value is not None
+    ]
+    node = helper.make_node(finding.op_type, names, results, name=finding.op_type, **finding.attributes)
+    opsets = [helper.make_opsetid("", finding.opset)]
+    graph = helper.make_graph([node], finding.op_type, fed, declared, constant)
+    return helper.make_model(graph, opset_imports=opsets, ir_version=helper.find_min_ir_version_for(opsets, True))
+
+
+def literal(value: np.ndarray) -> str:
+    content = repr(value.tolist()).replace("inf", "np.inf").replace("nan", "np.nan")
+    return f"np.array({content}, np.{value.dtype.name}).reshape({value.shape})"
+
+
+def mapping(values: Any, prefix: str, left_out: Any = ()) -> str:
+    lines = [
+        f"    {f'{prefix}{i}'!r}: {literal(value)},\n"
+        for i, value in enumerate(values)
+        if value is not None and i not in left_out
+    ]
+    return "{\n" + "".join(lines) + "}"
+
+
+def script_of(finding: Finding, version: str) -> str:
+    first = ""
+    before = ""
+    if finding.before is not None:
+        before = f"EARLIER = {mapping(finding.before, 'x')}\n"
+        first = "        run(EARLIER)\n"
+    return SCRIPT.format(
+        title=finding.title,
+        op_type=finding.op_type,
+        opset=finding.opset,
+        runtime=finding.runtime,
+        version=version,
+        package="onnxruntime" if finding.runtime == ORT else "onnx",
+        text=finding.text.replace("\\", "\\\\"),
+        why=finding.why.replace("\\", "\\\\"),
+        feeds=mapping(finding.inputs, "x", finding.constants),
+        before=before,
+        first=first,
+        expected=mapping(finding.expected, "y"),
+        load=RUN[finding.runtime].rstrip(),
+        rtol=finding.precise,
+    )
+
+
+def returned(folder: Path) -> tuple[int, str]:
+    """Exit status and output of a reproduction."""
+    done = subprocess.run([sys.executable, folder / "repro.py"], capture_output=True, text=True, check=False)
+    return done.returncode, done.stdout.strip() or done.stderr.strip()
+
+
+def section(number: int, finding: Finding, folder: Path, version: str, output: str) -> str:
+    lines = [
+        f"## {number}. {finding.title}",
+        "",
+        f"{finding.op_type}, opset {finding.opset}, {finding.runtime} {version}: "
+        f"[repro.py](../findings/{folder.name}/repro.py), [model.onnx](../findings/{folder.name}/model.onnx)",
+        "",
+        f"> {finding.text}",
+        "",
+        finding.why,
+        "",
+    ]
+    if finding.also:
+        lines += [f"Also: {finding.also}", ""]
+    return "\n".join([*lines, "```text", output, "```", ""])
+
+
+def main() -> int:
+    import onnxruntime
+
+    versions = {ORT: onnxruntime.__version__, "onnx.reference": onnx.__version__}
+    for old in HERE.glob("[0-9][0-9]-*"):
+        shutil.rmtree(old)
+    parts, gone = [], []
+    for number, finding in enumerate(FINDINGS, 1):
+        folder = HERE / f"{number:02d}-{finding.slug}"
+        folder.mkdir()
+        (folder / "model.onnx").write_bytes(model_of(finding).SerializeToString(deterministic=True))
+        version = versions[finding.runtime]
+        (folder / "repro.py").write_text(script_of(finding, version), encoding="utf-8")
+        status, output = returned(folder)
+        if status != 1:
+            gone.append(f"{folder.name}: status {status}: {output}")
+        parts.append(section(number, finding, folder, version, output))
+    subprocess.run([sys.executable, "-m", "ruff", "format", "--quiet", HERE], check=True)
+    head = (
+        "# Findings\n\nValid calls that released runtimes compute wrongly or refuse, found by the generated suite of "
+        "`onnx-arch conform`.\nEvery folder in `findings/` runs with NumPy and the runtime alone; its exit status is 0 "
+        "once the runtime is right.\n`python findings/build.py` regenerates this page.\n\n"
+        "What is refused with a message that says so counts as well where the text allows it; what a runtime merely has "
+        "no kernel for\n(a type, a version) does not.\n"
+    )
+    PAGE.write_text(head + "\n" + "\n".join(parts), encoding="utf-8")
+    print("\n".join(gone) or f"{len(parts)} findings, all reproduced")
+    return int(bool(gone))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
