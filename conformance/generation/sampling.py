@@ -94,23 +94,28 @@ def _scales(d: Draw, shape: tuple[int, ...], resized: Sequence[int], options: di
     exact = options["mode"] == "nearest" and transform != "align_corners" and d.boolean()
     found = np.ones(len(shape))
     for axis in resized:
-        fitting = [s for s in (EXACT_SCALES if exact else SCALES) if np.floor(shape[axis] * s) >= 1]
+        # Outputs of whole pixels only: else the text has two scales, the one given and the ratio of the lengths.
+        fitting = [s for s in (EXACT_SCALES if exact else SCALES) if shape[axis] * s >= 1 and shape[axis] * s % 1 == 0]
         found[axis] = d.choice(fitting)
     return np.where(np.asarray(shape) > 1, found, 1.0) if transform == "tf_crop_and_resize" else found
 
 
 def _resize_call(d: Draw, x: Array, scales: Array, named: list[int], options: dict[str, Any]) -> NodeCall:
-    """By scales, or by sizes where the transform does not tell them apart."""
+    """By scales, or by sizes where the transform does not tell them apart.
+
+    A cut-out always has sizes: what scales make of it is floor(n · (end − start) · scale) by the text, floor(n · scale)
+    by everyone.
+    """
     transform = options["coordinate_transformation_mode"]
+    sizes = np.floor(np.asarray(x.shape) * scales).astype(np.int64)[named]
     if transform == "tf_crop_and_resize":
         cut = [scales[a] != 1 and x.shape[a] * scales[a] >= 3 for a in named]
         start = [d.choice((0.0, 0.25, 0.125)) if inside else 0.0 for inside in cut]
         end = [d.choice((1.0, 0.75, 0.875)) if inside else 1.0 for inside in cut]
         roi = np.asarray(start + end, np.float32)
-        return d.call([x, roi, scales[named].astype(np.float32)], options, parameters=(1, 2))
+        return d.call([x, roi, None, sizes], options, parameters=(1, 3))
     if transform == "half_pixel_symmetric" or d.boolean():
         return d.call([x, None, scales[named].astype(np.float32)], options, parameters=(2,))
-    sizes = np.floor(np.asarray(x.shape) * scales).astype(np.int64)[named]
     policy = d.choice(("stretch", "stretch", "not_larger", "not_smaller")) if d.opset >= 18 else "stretch"
     if policy != "stretch" and options["mode"] != "nearest" and "axes" in options:
         options = {**options, "keep_aspect_ratio_policy": policy}
