@@ -1,4 +1,4 @@
-"""If, Loop, Scan and SequenceMap: what runs a node's subgraphs, how often, on which values.
+"""If, Loop, Scan, SequenceMap and FlexAttention: what runs a node's subgraphs, how often, on which values.
 
 The subgraphs themselves are run by whoever calls (`graphs.evaluation`): a `RunGraph` is given the graph, the values
 that it sees, and the `Run` that says how; the run also counts, so that a loop without an end ends in an error.
@@ -6,11 +6,13 @@ that it sees, and the `Run` that says how; the run also counts, so that a loop w
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
+import onnx
 
 from ..errors import InvalidAttributeError, InvalidInputError
 from .memory import available_memory
@@ -19,6 +21,9 @@ from .values import Value, Values, decoded, decoded_once
 
 LARGEST_NODE_RUNS = 1_000_000
 """Nodes that the subgraphs of one node may run in all, every iteration counting at least one."""
+
+STEP_OPSET = 21
+"""Of the operators that a control-flow operator itself is made of."""
 
 MEMORY_SHARE = 4
 """A tensor that a subgraph computes, and all that a loop collects, may take this share (1 / 4) of the free memory."""
@@ -121,6 +126,15 @@ class Flow:
         results = [Value(decoded(value.data), value.dtype) for value in outputs]
         self.run.weigh(sum(map(_size_bytes, results)), self.node.name)
         return tuple(_typed(value, spec) for value, spec in zip(results, graph.outputs, strict=True))
+
+    def apply(self, op_type: str, *inputs: Value) -> Value:
+        """One operator of ai.onnx, as a node of a subgraph would be run."""
+        names = tuple(f"in{i}" for i in range(len(inputs)))
+        node = Node(f"{self.node.name}/{op_type}", op_type, "", names, ("out",), {}, STEP_OPSET, 0)
+        graph = Graph(self.node.name, (node,), (), (TensorSpec("out", None, None),), {})
+        self.run.count(1, self.node.name)
+        (output,) = self.run_graph(graph, dict(zip(names, inputs, strict=True)), self.run)
+        return Value(decoded(output.data), output.dtype)
 
     def graph(self, attribute: str) -> Graph:
         """The subgraph in an attribute.
@@ -344,6 +358,36 @@ def _element(value: Value, index: int) -> Value:
     return Value(item, item.dtype if value.dtype is None else value.dtype)
 
 
+def _flex_attention(flow: Flow, inputs: Sequence[Value]) -> list[Value]:
+    """Scores, softmax and the sum over values, with a subgraph behind either. Spec: FlexAttention, since 1.
+
+    As in its function body, queries and keys are each multiplied by the root of the factor in their own type, and what
+    follows is computed in the precision of the softmax.
+    """
+    q, k, v = inputs
+    ranks = [np.ndim(value.data) for value in inputs]
+    if ranks != [4, 4, 4] or not k.data.shape[1] or q.data.shape[1] % k.data.shape[1]:
+        raise flow.fail(f"its inputs have shapes {[list(np.shape(value.data)) for value in inputs]}")
+    attributes, shared = flow.node.attributes, q.data.shape[1] // k.data.shape[1]
+    factor = attributes.get("scale", 1 / math.sqrt(q.data.shape[-1]))
+    root = Value(np.array(math.sqrt(abs(factor))), q.dtype)
+    code = attributes.get("softmax_precision")
+    given = np.dtype(np.float32) if q.dtype != np.float64 else q.dtype
+    dtype = given if code is None else onnx.helper.tensor_dtype_to_np_dtype(code)
+    keys = Value(decoded(k.data).repeat(shared, axis=1).swapaxes(2, 3) * math.copysign(1, factor), k.dtype)
+    left, right = flow.apply("Mul", q, root), flow.apply("Mul", keys, root)
+    scores = Value(flow.apply("MatMul", left, right).data, dtype)
+    if "score_mod" in attributes:
+        (scores,) = flow.call("score_mod", [scores])
+    chances = flow.apply("Softmax", scores)
+    if "prob_mod" in attributes:
+        (chances,) = flow.call("prob_mod", [chances])
+    values = Value(decoded(v.data).repeat(shared, axis=1), dtype)
+    y = flow.apply("MatMul", chances, values)
+    # Stored in its own type: a product with 1 is rounded to it.
+    return [flow.apply("Mul", Value(y.data, q.dtype), Value(np.array(1.0), q.dtype))]
+
+
 _FLOWS: Mapping[tuple[str, int], Callable[[Flow, Sequence[Value]], list[Value]]] = {
     ("If", 1): _if,
     ("Loop", 1): _loop,
@@ -352,8 +396,15 @@ _FLOWS: Mapping[tuple[str, int], Callable[[Flow, Sequence[Value]], list[Value]]]
     ("SequenceMap", 17): _sequence_map,
 }
 
+_PREVIEW: Mapping[tuple[str, int], Callable[[Flow, Sequence[Value]], list[Value]]] = {
+    ("FlexAttention", 1): _flex_attention,
+}
+
+_DOMAINS = {"": _FLOWS, "ai.onnx.preview": _PREVIEW}
+
 
 def find_flow(node: Node) -> Callable[[Flow, Sequence[Value]], list[Value]] | None:
     """What runs a control-flow node at its opset, or None."""
-    known = [since for op_type, since in _FLOWS if op_type == node.op_type and since <= node.opset]
-    return _FLOWS[node.op_type, max(known)] if known and node.domain == "" else None
+    flows = _DOMAINS.get(node.domain, {})
+    known = [since for op_type, since in flows if op_type == node.op_type and since <= node.opset]
+    return flows[node.op_type, max(known)] if known else None

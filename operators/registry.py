@@ -52,6 +52,7 @@ ROOMS = (
     "convolution",
     "deformable",
     "detection",
+    "flexible_attention",
     "grid_sampling",
     "images",
     "indexing",
