@@ -16,7 +16,7 @@ import onnx
 from ..errors import InvalidArgumentError, UnknownEntryError
 from ..operators.scale import Array
 from .generation.drawing import NodeCall, call_feeds, call_model
-from .generation.engine import generate, shrink_call
+from .generation.engine import digest, generate, shrink_call
 from .generation.registry import strategies
 from .generation.simplifying import simplified
 
@@ -153,7 +153,7 @@ def shrink(case: GeneratedCase, fails: Callable[[GeneratedCase], bool]) -> Gener
 
     smaller = shrink_call(case.call, case.opsets, case.seed, case.count, still)
     smaller = simplified(smaller, still)
-    return case if smaller is case.call else _variant(case, smaller)
+    return case if digest(smaller) == digest(case.call) else _variant(case, smaller)
 
 
 def _variant(case: GeneratedCase, call: NodeCall) -> GeneratedCase:

@@ -129,7 +129,8 @@ def _suspicious(local: Local, verdict: Verdict) -> bool:
         return scale.rule is Rule.COMPOSED and verdict.rms_z > COMPOSED_RMS
     if scale.rule not in (Rule.DOT, Rule.COMPOSED):
         return False
-    return verdict.rms_z > max(2.0, 0.4 * NARROW_RMS / math.sqrt(float(np.max(scale.terms))))
+    most = float(np.max(scale.terms))
+    return most > 0 and verdict.rms_z > max(2.0, 0.4 * NARROW_RMS / math.sqrt(most))
 
 
 def _narrowed(node: Node, local: Local, actual: Mapping[str, Any]) -> str:

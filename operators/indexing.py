@@ -58,7 +58,7 @@ def gather_nd(data: Array, indices: Array, /, *, batch_dims: int = 0) -> Array:
     flat_data = data.reshape(math.prod(batch), *data.shape[batch_dims:])  # (B, *rest)
     flat = indices.reshape(math.prod(batch), math.prod(indices.shape[batch_dims:-1]), width)  # (B, places, k)
     found = flat_data[(np.arange(len(flat))[:, None], *(flat[..., i] for i in range(width)))]
-    return found.reshape(*indices.shape[:-1], *data.shape[batch_dims + width :])
+    return found.reshape((*indices.shape[:-1], *data.shape[batch_dims + width :]))  # () where one element is asked for
 
 
 _REDUCTIONS = {"add": np.add, "mul": np.multiply, "max": np.maximum, "min": np.minimum}

@@ -249,6 +249,8 @@ def _pad(x: Array, pads: Sequence[int], axes: Iterable[int] | None, mode: str, v
         widths[axis] = (max(before, 0), max(after, 0))
         crop[axis] = slice(max(-before, 0), max(x.shape[axis] + min(after, 0), 0))
     cropped = x[tuple(crop)]
+    if x.ndim == 0:
+        return cropped  # there is no side to pad, and np.pad takes no empty list of widths
     if mode == "constant":
         return np.pad(cropped, widths, mode="constant", constant_values=value)  # type: ignore[arg-type]
     return np.pad(cropped, widths, mode=mode)  # type: ignore[call-overload]

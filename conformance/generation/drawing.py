@@ -239,7 +239,22 @@ def call_model(call: NodeCall) -> onnx.ModelProto:
         [tensor_proto(f"x{i}", value) for i, value in present if i in call.constants],
     )
     opsets = [helper.make_opsetid("", call.opset)]
-    return helper.make_model(graph, opset_imports=opsets, ir_version=helper.find_min_ir_version_for(opsets, True))
+    model = helper.make_model(graph, opset_imports=opsets, ir_version=helper.find_min_ir_version_for(opsets, True))
+    _declare_ranks(model)
+    return model
+
+
+def _declare_ranks(model: onnx.ModelProto) -> None:
+    """Outputs get the rank that ONNX infers, sizes stay open: a graph's outputs must have a shape."""
+    try:
+        inferred = onnx.shape_inference.infer_shapes(model)
+    except onnx.shape_inference.InferenceError:
+        return
+    for output, found in zip(model.graph.output, inferred.graph.output, strict=True):
+        if found.type.tensor_type.HasField("shape"):
+            for _ in found.type.tensor_type.shape.dim:
+                output.type.tensor_type.shape.dim.add()
+            output.type.tensor_type.shape.SetInParent()
 
 
 def call_feeds(call: NodeCall) -> dict[str, Array]:

@@ -53,7 +53,9 @@ def array(dtype: np.dtype[Any], shape: tuple[int, ...], pattern: str, seed: int)
     if dtype.kind == "c":
         part = np.dtype(f"f{dtype.itemsize // 2}")
         real, imaginary = array(part, shape, pattern, seed), array(part, shape, pattern, seed + 1)
-        return np.asarray(real + 1j * imaginary, dtype).reshape(shape)
+        found = np.empty(shape, dtype)  # a sum of parts would turn infinities into NaN
+        found.real, found.imag = real, imaginary
+        return found
     if not is_float(dtype):
         return _integers(dtype, shape, pattern, rng)
     with np.errstate(all="ignore"):
