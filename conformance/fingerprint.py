@@ -133,7 +133,7 @@ def _best(hypotheses: Iterator[Hypothesis], actual: Array, reference: Any, *, va
 def _rms(a: Array, b: Any) -> float:
     with np.errstate(all="ignore"):
         gap = np.nan_to_num(a - np.asarray(b, np.float64), nan=0.0, posinf=1e300, neginf=-1e300)
-        return float(np.sqrt(np.mean(np.square(gap))))
+        return float(np.sqrt(np.mean(np.square(gap)))) if gap.size else 0.0
 
 
 def _residual(hypothesis: Hypothesis, observed: Array, dtype: np.dtype[Any], reference: Any, *, varied: bool) -> float:

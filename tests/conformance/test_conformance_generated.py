@@ -48,7 +48,7 @@ REFUSED_BY_INFERENCE = re.compile(
     r"Indices tensor must have rank >= 1|either \[C\] or \[1,C\]|Number of elements of input 'sizes'|ParseData type"
     r"|Field 'shape' of 'type' is required|has inconsistent type"
 )
-"""Findings, and outputs whose rank inference cannot tell: shape inference of the installed onnx refuses what the text allows."""
+"""Findings: inference of the installed onnx refuses what the text allows; and outputs whose rank it cannot tell."""
 
 
 @pytest.mark.parametrize("op_type", covered_operators())
