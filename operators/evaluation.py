@@ -62,9 +62,13 @@ class Call:
         return outputs, self.scales(outputs)
 
     def keywords_of(self, function: Callable[..., Any]) -> Mapping[str, Any]:
-        """Those of the keywords that another function of this operator (scale, products) declares."""
+        """Those of the keywords that another function of this operator (scale, products) declares; what the seam knows
+        it may declare although the kernel does not."""
         wanted = parameters(function)
-        return self.keywords if "**" in wanted else {k: v for k, v in self.keywords.items() if k in wanted}
+        if "**" in wanted:
+            return self.keywords
+        seam = {"stored": self.stored, "output_count": self.output_count, "opset": self.opset}
+        return {k: v for k, v in {**seam, **self.keywords}.items() if k in wanted}
 
 
 def prepare(

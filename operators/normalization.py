@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -12,6 +13,8 @@ from .registry import kernel, scale
 from .scale import Array, Rule, Scale
 
 EPSILON = float(np.float32(1e-5))
+FLOAT32_CODE = 1
+"""float32 as ONNX numbers it; the default of `stash_type`."""
 MOMENTUM = float(np.float32(0.9))
 
 ROUNDINGS = 4.0
@@ -42,6 +45,11 @@ def standardized_magnitude(x: Array, axes: tuple[int, ...], epsilon: float) -> A
     cancellation = ((x**2).mean(axis=axes, keepdims=True) + mean**2) * inverse**2
     mean_error = np.abs(x).mean(axis=axes, keepdims=True)
     return inverse * (np.abs(d) + mean_error) + np.abs(d) * inverse * (cancellation / 2 + ROUNDINGS)
+
+
+def first_stage(stored: Sequence[np.dtype[Any] | None], stash_type: int) -> float:
+    """By how much stage one rounds more than the stored type does: `stash_type` says its precision, 1 is float32."""
+    return 2.0 ** (52 - 23) if stored[0] == np.float64 and stash_type == FLOAT32_CODE else 1.0
 
 
 def _trailing(x: Array, axis: int, op_type: str) -> tuple[int, ...]:
@@ -95,11 +103,13 @@ def layer_normalization_scale(
     *,
     axis: int = -1,
     epsilon: float = EPSILON,
+    stash_type: int = FLOAT32_CODE,
+    stored: Sequence[np.dtype[Any] | None] = (None,),
 ) -> tuple[Scale, Scale, Scale]:
     """COMPOSED: `standardized_magnitude` times |Scale|, plus the roundings of the product and of the shift."""
     axes = _trailing(x, axis, "LayerNormalization")
     n = math.prod(x.shape[a] for a in axes)
-    size = standardized_magnitude(x, axes, epsilon) * np.abs(weight) + np.abs(y[0])
+    size = first_stage(stored, stash_type) * standardized_magnitude(x, axes, epsilon) * np.abs(weight) + np.abs(y[0])
     size = size if b is None else size + np.abs(b)
     mean, inverse = y[1], y[2]
     cancellation = ((x**2).mean(axis=axes, keepdims=True) + mean**2) * inverse**2
@@ -136,10 +146,19 @@ def rms_normalization(
 
 
 @scale("RMSNormalization", since=23)
-def rms_normalization_scale(y: Array, x: Array, weight: Array, /, *, axis: int = -1) -> Scale:
+def rms_normalization_scale(
+    y: Array,
+    x: Array,
+    weight: Array,
+    /,
+    *,
+    axis: int = -1,
+    stash_type: int = FLOAT32_CODE,
+    stored: Sequence[np.dtype[Any] | None] = (None,),
+) -> Scale:
     """COMPOSED: every step is a product of relative roundings: |y|·(1/2 mean of squares + sqrt, quotient, product)."""
     n = math.prod(x.shape[a] for a in _trailing(x, axis, "RMSNormalization"))
-    return Scale(np.abs(y) * ROUNDINGS, n, Rule.COMPOSED, _spread(n))
+    return Scale(np.abs(y) * ROUNDINGS * first_stage(stored, stash_type), n, Rule.COMPOSED, _spread(n))
 
 
 def _per_channel(values: Array, x: Array) -> Array:
@@ -198,9 +217,11 @@ def _group_normalized(x: Array, weight: Array, b: Array, num_groups: int, epsilo
     return ((groups - mean) * inverse).reshape(x.shape) * _per_channel(weight, x) + _per_channel(b, x)
 
 
-def _group_magnitude(y: Array, x: Array, weight: Array, b: Array, num_groups: int, epsilon: float) -> Scale:
+def _group_magnitude(
+    y: Array, x: Array, weight: Array, b: Array, num_groups: int, epsilon: float, stage: float = 1.0
+) -> Scale:
     groups = _grouped(x, num_groups)
-    size = standardized_magnitude(groups, (2,), epsilon).reshape(x.shape) * np.abs(_per_channel(weight, x))
+    size = stage * standardized_magnitude(groups, (2,), epsilon).reshape(x.shape) * np.abs(_per_channel(weight, x))
     n = groups.shape[2]
     return Scale(size + np.abs(_per_channel(b, x)) + np.abs(y), n, Rule.COMPOSED, _spread(n))
 
@@ -232,10 +253,19 @@ def group_normalization(
 
 @scale("GroupNormalization", since=21)
 def group_normalization_scale(
-    y: Array, x: Array, weight: Array, b: Array, /, *, num_groups: int, epsilon: float = EPSILON
+    y: Array,
+    x: Array,
+    weight: Array,
+    b: Array,
+    /,
+    *,
+    num_groups: int,
+    epsilon: float = EPSILON,
+    stash_type: int = FLOAT32_CODE,
+    stored: Sequence[np.dtype[Any] | None] = (None,),
 ) -> Scale:
     """COMPOSED: `standardized_magnitude` over each group, then as in LayerNormalization."""
-    return _group_magnitude(y, x, weight, b, num_groups, epsilon)
+    return _group_magnitude(y, x, weight, b, num_groups, epsilon, first_stage(stored, stash_type))
 
 
 @kernel("GroupNormalization", since=18)

@@ -34,10 +34,7 @@ def attention(d: Draw) -> NodeCall:
     options: dict[str, Any] = d.attributes(scale=lambda: d.real(0.125, 2.0), softcap=lambda: d.real(0.5, 8.0))
     if packed:
         options |= {"q_num_heads": heads, "kv_num_heads": kv_heads}
-    # Before version 25 the text leaves the causal mask's alignment open where lengths differ.
-    aligned = d.opset >= 25 or (q_length == length and past == 0 and cache == "none")
-    if aligned and d.boolean():
-        options["is_causal"] = 1
+    options |= d.attributes(is_causal=lambda: d.integer(0, 1))
     if d.opset >= 25 and "left_window_size" in d.schema.attributes and d.rarely(3):
         options |= d.attributes(left_window_size=lambda: d.integer(-1, 4), right_window_size=lambda: d.integer(-1, 3))
     total = past + length
@@ -47,8 +44,7 @@ def attention(d: Draw) -> NodeCall:
         pasts = [d.tensor((batch, kv_heads, past, width), dtype, SCORES) for width in (size, v_size)]
     known = None
     if cache == "external":
-        low = 1 if "is_causal" not in options else 0
-        known = np.random.default_rng(d.integer(0, 1 << 31)).integers(max(low, 1), length, batch, endpoint=True)
+        known = np.random.default_rng(d.integer(0, 1 << 31)).integers(1, length, batch, endpoint=True)
         known = known.astype(np.int64)
     outputs: list[np.dtype[Any] | None] = [dtype]
     if past or (cache == "none" and d.rarely(4)):
@@ -70,7 +66,7 @@ def _heads(d: Draw, shape: tuple[int, int, int, int], packed: bool, dtype: np.dt
 
 
 def _mask(d: Draw, full: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
-    """Of 2 to 4 dimensions, boolean or added; no row loses its first key, which every causal row sees."""
+    """Of 2 to 4 dimensions, boolean or added; a row may lose all its keys, and is then 0."""
     rank = d.choice((2, 3, 4))
     shape = list(full[-rank:])
     for i in range(rank - 1):
@@ -78,7 +74,8 @@ def _mask(d: Draw, full: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
     boolean = d.boolean()
     if boolean:
         mask = d.tensor(tuple(shape), BOOL, SCORES)
-        mask[..., 0] = True
+        if d.boolean():
+            mask[..., 0] = True
         return mask
     mask = d.tensor(tuple(shape), dtype, SCORES)
     if d.rarely(3):

@@ -290,3 +290,20 @@ def test_kernels_of_rank_0_results_give_one_element() -> None:
     padded = prepare("Pad", [np.asarray(5.0), np.asarray([], np.int64)], {}, opset=13).outputs()[0]
     assert (np.shape(gathered), float(gathered)) == ((), 1.0)
     assert (np.shape(padded), float(padded)) == ((), 5.0)
+
+
+@pytest.mark.parametrize(("stash_type", "outcome"), [(1, Outcome.PASSED), (11, Outcome.FAILED)])
+def test_judge_float64_normalised_in_float32_passes_only_where_stash_type_says_so(
+    stash_type: int, outcome: Outcome
+) -> None:
+    x = np.random.default_rng(3).standard_normal((2, 4, 5))
+    one = np.ones(4)
+    narrow = x.reshape(2, 2, 10).astype(np.float32)
+    centred = narrow - narrow.mean(axis=2, keepdims=True)
+    normalised = (centred / np.sqrt((centred**2).mean(axis=2, keepdims=True) + np.float32(1e-5))).astype(np.float64)
+    attributes = {"num_groups": 2, "stash_type": stash_type}
+    row = judge("GroupNormalization", [x, one, one], normalised.reshape(x.shape) + 1, attributes, opset=21)
+    assert row.outcome is outcome, row.message
+    broken = normalised.reshape(x.shape) + 1
+    broken[0, 0, 0] += 1e-3
+    assert judge("GroupNormalization", [x, one, one], broken, attributes, opset=21).outcome is Outcome.FAILED
