@@ -161,7 +161,8 @@ def script_of(finding: Finding, version: str) -> str:
 def returned(folder: Path) -> tuple[int, str]:
     """Exit status and output of a reproduction."""
     done = subprocess.run([sys.executable, folder / "repro.py"], capture_output=True, text=True, check=False)
-    return done.returncode, done.stdout.strip() or done.stderr.strip()
+    said = done.stdout.strip() or done.stderr.strip()
+    return done.returncode, said.replace(f"{HERE.parent}/", "")
 
 
 def section(number: int, finding: Finding, folder: Path, version: str, output: str) -> str:
