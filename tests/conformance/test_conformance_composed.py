@@ -10,11 +10,12 @@ import pytest
 import torch
 from torch.nn import functional
 
+from onnx_arch.conformance.calibration.data import matrices, signed, wide
+from onnx_arch.conformance.calibration.summing import blocked, sequential
 from onnx_arch.conformance.results import Outcome
 
 from ..operators.judging import run_onnxruntime
 from .judged_nodes import judge
-from .summations import blocked, matrices, sequential, signed, wide
 
 Array = np.ndarray
 

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 import torch
 
+from onnx_arch.conformance.calibration.data import matrices
+from onnx_arch.conformance.calibration.summing import blas
 from onnx_arch.conformance.results import Outcome
 
 from .judged_nodes import judge
-from .summations import blas, matrices
 
 Array = np.ndarray
 Rounding = Callable[[Array], Array]

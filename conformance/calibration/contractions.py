@@ -1,0 +1,545 @@
+"""MatMul, Gemm, Conv, ConvTranspose and Einsum: lowered to products of float32 matrices, summed in many orders."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+from ...operators.scale import Array
+from . import fast
+from .case import Case, Family, Fault, Outputs, Variant, faults
+from .data import KINDS, lengths, matrices, tensor
+from .narrow import NARROW
+from .summing import ORDERS, blas
+from .tampering import tampered
+from .trials import stored
+from .windows import padded, windows
+
+F = np.float32
+
+
+@dataclass(frozen=True)
+class Products:
+    """An operator as G independent matrix products.
+
+    Attributes:
+        a: (G, R, K) float32.
+        b: (G, K, N) float32.
+        bias: broadcastable to (G, R, N), or None.
+        assemble: (G, R, N) float32 -> the stored output.
+    """
+
+    a: Array
+    b: Array
+    bias: Array | None
+    assemble: Callable[[Array], Array]
+
+
+Multiply = Callable[[Array, Array], Array]
+
+
+def finish(p: Products, y: Array) -> Outputs:
+    """Bias and form."""
+    return (p.assemble(y if p.bias is None else (y + p.bias).astype(F)),)
+
+
+def product(p: Products, multiply: Multiply = blas) -> Array:
+    """(G, R, N)."""
+    return np.stack([multiply(a, b) for a, b in zip(p.a, p.b, strict=True)])
+
+
+def lower(case: Case, **options: Any) -> Products | None:
+    """The products of a case; `options` are what a faulty lowering does differently."""
+    return LOWERINGS[case.op_type](case, **options)
+
+
+def _floats(case: Case) -> list[Any]:
+    return [None if x is None else x.astype(F) for x in case.inputs]
+
+
+def lower_matmul(case: Case, *, stale_batch: bool = False, swapped: bool = False) -> Products | None:
+    a, b = _floats(case)
+    batch = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
+    a, b = (np.broadcast_to(x, (*batch, *x.shape[-2:])) for x in (a, b))
+    result = (*batch, a.shape[-2], b.shape[-1])
+    a, b = (x.reshape(-1, *x.shape[-2:]) for x in (a, b))
+    if stale_batch:
+        b = np.broadcast_to(b[:1], b.shape)
+    if swapped:
+        if b.shape[-1] != b.shape[-2]:
+            return None
+        b = b.transpose(0, 2, 1)
+    return Products(a, b, None, lambda y: stored(y.reshape(result), case.inputs[0]))
+
+
+def lower_einsum(case: Case, **options: Any) -> Products | None:
+    """ "bij,bjk->bik" """
+    return lower_matmul(case, **options)
+
+
+def lower_gemm(
+    case: Case,
+    *,
+    forget: Sequence[str] = (),
+    bias_factor: float = 1.0,
+    bias_along_rows: bool = False,
+    swapped: bool = False,
+) -> Products | None:
+    tensors: list[Any] = [*_floats(case), None]
+    a, b, c = tensors[:3]
+    given = {k: v for k, v in case.attributes.items() if k not in forget}
+    if given.get("transA", 0):
+        a = a.T
+    if given.get("transB", 0):
+        b = b.T
+    if swapped:
+        b = b.T
+    if a.shape[1] != b.shape[0] or (swapped and b.shape[0] != b.shape[1]):
+        return None
+    alpha, beta = F(given.get("alpha", 1.0)), F(given.get("beta", 1.0) * bias_factor)
+    if c is not None and bias_along_rows:
+        c = np.resize(c, (a.shape[0], 1))
+    bias = None if c is None or not beta else (beta * c)[None]
+    return Products(np.ascontiguousarray(a)[None] * alpha, b[None], bias, lambda y: stored(y[0], case.inputs[0]))
+
+
+def lower_conv(  # noqa: PLR0912 (one branch for each fault)
+    case: Case,
+    *,
+    x: Any = None,
+    w: Any = None,
+    attributes: dict[str, Any] | None = None,
+    dilate: bool = True,
+    swap_pads: bool = False,
+    shift: int = 0,
+    edge: bool = False,
+    flipped: bool = False,
+    turned: bool = False,
+    group_order: int = 0,
+    stale_batch: bool = False,
+    bias_factor: float = 1.0,
+    bias_shift: int = 0,
+    channel_last: bool = False,
+) -> Products | None:
+    """im2col."""
+    given = dict(case.attributes) if attributes is None else attributes
+    x = case.inputs[0].astype(F) if x is None else x
+    w = case.inputs[1].astype(F) if w is None else w
+    b = case.inputs[2] if len(case.inputs) > 2 else None
+    rank = x.ndim - 2
+    kernel, group = w.shape[2:], given.get("group", 1)
+    strides, dilations = given.get("strides", [1] * rank), given.get("dilations", [1] * rank)
+    pads = list(given.get("pads", [0] * 2 * rank))
+    out = [
+        (n + p + q - (k - 1) * d - 1) // s + 1
+        for n, p, q, k, d, s in zip(x.shape[2:], pads[:rank], pads[rank:], kernel, dilations, strides, strict=True)
+    ]
+    if swap_pads:
+        pads = pads[rank:] + pads[:rank]
+    if edge:
+        if not any(pads):
+            return None
+        p = np.pad(x, [(0, 0), (0, 0), *zip(pads[:rank], pads[rank:], strict=True)], mode="edge")
+    else:
+        p = padded(x, pads)
+    if shift:
+        p = np.roll(p, shift, axis=-1)
+        p[..., :shift] = 0
+    if not dilate:
+        dilations = [1] * rank
+    if flipped:
+        w = w[(..., *[slice(None, None, -1)] * rank)]
+    if turned:
+        if rank < 2 or kernel[0] != kernel[1]:
+            return None
+        w = w.swapaxes(2, 3)
+    patches = windows(p, kernel, strides, dilations)[(slice(None), slice(None), *(slice(0, n) for n in out))]
+    N, C, M = x.shape[0], x.shape[1], w.shape[0]
+    positions, taps = int(np.prod(out)), int(np.prod(kernel))
+    patches = patches.reshape(N, group, C // group, positions, taps)
+    # (N, group, positions, C / group, taps); with the flaw, taps before channels in the patches but not in the weights
+    a = patches.transpose(0, 1, 3, 4, 2) if channel_last else patches.transpose(0, 1, 3, 2, 4)
+    if group_order:
+        if group == 1:
+            return None
+        a = np.roll(a, group_order, axis=1)
+    if stale_batch:
+        if N == 1:
+            return None
+        a = np.broadcast_to(a[:1], a.shape)
+    a = a.reshape(N * group, positions, -1)
+    right = w.reshape(group, M // group, -1).transpose(0, 2, 1)
+    right = np.tile(right, (N, 1, 1))
+    bias = None
+    if b is not None and bias_factor:
+        bias = np.roll(b.astype(F) * F(bias_factor), bias_shift).reshape(group, 1, M // group)
+        bias = np.tile(bias, (N, 1, 1))
+
+    def assemble(y: Array) -> Array:
+        y = y.reshape(N, group, positions, M // group).transpose(0, 1, 3, 2)
+        return stored(y.reshape(N, M, *out), case.inputs[0])
+
+    return Products(np.ascontiguousarray(a), np.ascontiguousarray(right), bias, assemble)
+
+
+def lower_conv_transpose(
+    case: Case, *, output_padding_first: bool = False, unflipped: bool = False, **options: Any
+) -> Products | None:
+    """A convolution of the input with zeros between its elements, the weights turned round."""
+    x, w = (v.astype(F) for v in case.inputs[:2])
+    rank, given = x.ndim - 2, case.attributes
+    group = given.get("group", 1)
+    strides, dilations = given.get("strides", [1] * rank), given.get("dilations", [1] * rank)
+    pads = list(given.get("pads", [0] * 2 * rank))
+    more = list(given.get("output_padding", [0] * rank))
+    spread = np.zeros((*x.shape[:2], *((n - 1) * s + 1 for n, s in zip(x.shape[2:], strides, strict=True))), F)
+    spread[(..., *(slice(None, None, s) for s in strides))] = x
+    reach = [(k - 1) * d for k, d in zip(w.shape[2:], dilations, strict=True)]
+    around = [r - p for r, p in zip(reach * 2, pads, strict=True)]
+    first = 0 if output_padding_first else rank
+    for axis in range(rank):
+        around[first + axis] += more[axis]
+    if min(around) < 0 or (output_padding_first and not any(more)):
+        return None
+    turned = w if unflipped else w[(..., *[slice(None, None, -1)] * rank)]
+    C, M = w.shape[:2]  # (C, M / group, k…)
+    turned = (
+        turned.reshape(group, C // group, M, *w.shape[2:]).swapaxes(1, 2).reshape(group * M, C // group, *w.shape[2:])
+    )
+    inner = {"group": group, "dilations": dilations, "pads": around}
+    return lower_conv(case, x=spread, w=turned, attributes=inner, **options)
+
+
+LOWERINGS: dict[str, Callable[..., Products | None]] = {
+    "MatMul": lower_matmul,
+    "Einsum": lower_einsum,
+    "Gemm": lower_gemm,
+    "Conv": lower_conv,
+    "ConvTranspose": lower_conv_transpose,
+}
+ALL = tuple(LOWERINGS)
+
+
+def right(case: Case) -> Outputs | None:
+    """Lowered, multiplied by BLAS in float32."""
+    p = lower(case)
+    return None if p is None else finish(p, product(p))
+
+
+def _ordered(multiply: Multiply) -> Callable[[Case], Outputs | None]:
+    def compute(case: Case) -> Outputs | None:
+        p = lower(case)
+        work = None if p is None else p.a.shape[0] * p.a.shape[1] * p.a.shape[2] * p.b.shape[2]
+        if p is None or work is None or work > MOST_WORK:
+            return None
+        return finish(p, product(p, multiply))
+
+    return compute
+
+
+MOST_WORK = 1 << 24
+"""Products that the slow orders are asked for."""
+
+
+# Faults in the products
+
+
+Broken = Callable[[Products], Products | Array | None]
+
+
+def _take(p: Products, kept: Array) -> Products | None:
+    return replace(p, a=p.a[..., kept], b=p.b[:, kept]) if kept.size else replace(p, a=p.a * 0, b=p.b)
+
+
+def _without(position: float) -> Broken:
+    def broken(p: Products) -> Products | None:
+        K = p.a.shape[-1]
+        return _take(p, np.delete(np.arange(K), min(int(position * K), K - 1)))
+
+    return broken
+
+
+def _duplicated(p: Products) -> Products | None:
+    return _take(p, np.append(np.arange(p.a.shape[-1]), p.a.shape[-1] - 1))
+
+
+def _first_twice_last_never(p: Products) -> Products | None:
+    return _take(p, np.maximum(np.arange(p.a.shape[-1]) - 1, 0))
+
+
+def _no_remainder(width: int) -> Broken:
+    def broken(p: Products) -> Products | None:
+        K = p.a.shape[-1]
+        return _take(p, np.arange(K - K % width)) if K % width else None
+
+    return broken
+
+
+def _no_block(p: Products) -> Products | None:
+    K = p.a.shape[-1]
+    return _take(p, np.arange(K - 64)) if K > 64 else None
+
+
+def _in_one_element(p: Products) -> Array:
+    y = product(p)
+    y[-1, -1, -1] -= p.a[-1, -1, -1] * p.b[-1, -1, -1]
+    return y
+
+
+def _in_one_column(p: Products) -> Array:
+    y = product(p)
+    y[..., -1] -= p.a[..., -1] * p.b[:, -1:, -1]
+    return y
+
+
+def _one_sign(p: Products) -> Products:
+    a = p.a.copy()
+    a[..., -1] *= -1
+    return replace(p, a=a)
+
+
+def _one_weight(factor: float) -> Broken:
+    def broken(p: Products) -> Products:
+        b = p.b.copy()
+        where = np.unravel_index(np.argsort(np.abs(b), axis=None)[b.size // 2], b.shape)
+        b[where] *= F(factor)
+        return replace(p, b=b)
+
+    return broken
+
+
+def _shifted_weights(p: Products) -> Products:
+    return replace(p, b=np.roll(p.b, 1, axis=1))
+
+
+def _shifted_columns(p: Products) -> Products:
+    return replace(p, b=np.roll(p.b, 1, axis=2))
+
+
+def _absolute(p: Products) -> Products:
+    return replace(p, a=np.abs(p.a))
+
+
+def _narrowed(name: str, sides: str = "ab") -> Broken:
+    narrow = NARROW[name]
+
+    def broken(p: Products) -> Products:
+        return replace(p, a=narrow(p.a) if "a" in sides else p.a, b=narrow(p.b) if "b" in sides else p.b)
+
+    return broken
+
+
+def _accumulated(name: str, block: int = 1) -> Broken:
+    """Partial sums kept in a narrow type, rounded after every `block` products."""
+    narrow = NARROW[name]
+
+    def broken(p: Products) -> Array | None:
+        G, R, K = p.a.shape
+        if G * R * p.b.shape[2] * (K // block) > MOST_WORK >> 2 or (block > 1 and block >= K):
+            return None
+        total = np.zeros((G, R, p.b.shape[2]), F)
+        for start in range(0, K, block):
+            total = narrow(total + p.a[..., start : start + block] @ p.b[:, start : start + block])
+        return total
+
+    return broken
+
+
+def _lost_half(p: Products) -> Array | None:
+    """Split-K: the second half of the sum is missing in the last tile of eight columns."""
+    K, N = p.b.shape[1:]
+    if K < 2:
+        return None
+    y = product(p)
+    tail = slice(max(N - 8, 0), N)
+    y[..., tail] = p.a[..., : K // 2] @ p.b[:, : K // 2, tail]
+    return y
+
+
+def _swapped_tiles(p: Products) -> Array | None:
+    if p.b.shape[2] < 16:
+        return None
+    y = product(p)
+    y[..., :8], y[..., 8:16] = y[..., 8:16].copy(), y[..., :8].copy()
+    return y
+
+
+def _bias_in_half(p: Products) -> Products | None:
+    return None if p.bias is None else replace(p, bias=NARROW["BF16"](p.bias.astype(F)))
+
+
+def _relu(p: Products) -> Array | None:
+    """A fused activation that the graph does not have."""
+    return None if p.bias is not None else np.maximum(product(p), 0)
+
+
+PRODUCT_FAULTS: tuple[tuple[str, Broken], ...] = (
+    ("the last product dropped", _without(1.0)),
+    ("the first product dropped", _without(0.0)),
+    ("a product in the middle dropped", _without(0.5)),
+    ("a product dropped in one output element", _in_one_element),
+    ("a product dropped in the last column", _in_one_column),
+    ("the last product added twice", _duplicated),
+    ("the first product twice, the last never", _first_twice_last_never),
+    ("the remainder of K modulo 4 dropped", _no_remainder(4)),
+    ("the remainder of K modulo 16 dropped", _no_remainder(16)),
+    ("the last 64 products dropped", _no_block),
+    ("one product with the other sign", _one_sign),
+    ("one weight read as zero", _one_weight(0.0)),
+    ("one weight off by a hundredth", _one_weight(1.01)),
+    ("one weight with the other sign", _one_weight(-1.0)),
+    ("weights shifted by one along K", _shifted_weights),
+    ("outputs shifted by one column", _shifted_columns),
+    ("absolute values of the input", _absolute),
+    ("TF32 inputs", _narrowed("TF32")),
+    ("BF16 inputs", _narrowed("BF16")),
+    ("FP16 inputs", _narrowed("FP16")),
+    ("FP8 inputs", _narrowed("FP8")),
+    ("INT8 inputs", _narrowed("INT8")),
+    ("TF32 weights", _narrowed("TF32", "b")),
+    ("BF16 weights", _narrowed("BF16", "b")),
+    ("INT8 weights", _narrowed("INT8", "b")),
+    ("FP16 activations", _narrowed("FP16", "a")),
+    ("FP16 accumulation", _accumulated("FP16")),
+    ("BF16 accumulation", _accumulated("BF16")),
+    ("TF32 accumulation", _accumulated("TF32")),
+    ("FP16 partial sums of 64", _accumulated("FP16", 64)),
+    ("BF16 partial sums of 64", _accumulated("BF16", 64)),
+    ("half of a split sum lost in the last tile", _lost_half),
+    ("two tiles of columns swapped", _swapped_tiles),
+    ("bias in bfloat16", _bias_in_half),
+    ("an activation that is not there", _relu),
+)
+
+
+def _broken(case: Case, broken: Broken) -> Outputs | None:
+    p = lower(case)
+    changed = None if p is None else broken(p)
+    if p is None or changed is None:
+        return None
+    return finish(changed, product(changed)) if isinstance(changed, Products) else finish(p, changed)
+
+
+def _by_lowering(case: Case, **options: Any) -> Outputs | None:
+    p = lower(case, **options)
+    return None if p is None else finish(p, product(p))
+
+
+CONVOLUTIONS = ("Conv", "ConvTranspose")
+BATCHED = ("MatMul", "Einsum", "Conv")
+
+LOWERING_FAULTS: tuple[tuple[Any, ...], ...] = (
+    ("dilations ignored", "Conv", {"dilate": False}),
+    ("pads on the other side", "Conv", {"swap_pads": True}),
+    ("input shifted by one column", "Conv", {"shift": 1}),
+    ("edge padding in place of zeros", "Conv", {"edge": True}),
+    ("kernel flipped", CONVOLUTIONS, {"flipped": True}),
+    ("kernel transposed", CONVOLUTIONS, {"turned": True}),
+    ("groups in the wrong order", CONVOLUTIONS, {"group_order": 1}),
+    ("channels last in the patches only", "Conv", {"channel_last": True}),
+    ("kernel not turned round", "ConvTranspose", {"unflipped": True}),
+    ("output_padding on the other side", "ConvTranspose", {"output_padding_first": True}),
+    ("the first of the batch for all", BATCHED, {"stale_batch": True}),
+    ("bias left out", ("Gemm", *CONVOLUTIONS), {"bias_factor": 0.0}),
+    ("bias added twice", ("Gemm", *CONVOLUTIONS), {"bias_factor": 2.0}),
+    ("bias of the next channel", CONVOLUTIONS, {"bias_shift": 1}),
+    ("bias along rows", "Gemm", {"bias_along_rows": True}),
+    ("alpha ignored", "Gemm", {"forget": ("alpha",)}),
+    ("beta ignored", "Gemm", {"forget": ("beta",)}),
+    ("transA ignored", "Gemm", {"forget": ("transA",)}),
+    ("transB ignored", "Gemm", {"forget": ("transB",)}),
+    ("weights transposed", ("MatMul", "Einsum", "Gemm"), {"swapped": True}),
+)
+
+
+# Cases
+
+
+def cases(quick: bool) -> Iterator[Case]:
+    """Products of every length on every kind of data, and the operators that are made of them."""
+    for kind, seed in itertools.product(KINDS, range(1 if quick else 2)):
+        for length in [*lengths(quick), *((1024,) if quick else ())]:
+            yield from _of_length(kind, length, seed)
+            if not quick and seed == 0:
+                yield Case("MatMul", matrices(kind, 8, length, 128, 5), {}, kind, length)
+        if not quick and seed == 0:
+            yield from _large(kind)
+        yield from _convolutions(kind, seed, quick)
+
+
+def _of_length(kind: str, length: int, seed: int) -> Iterator[Case]:
+    a, b = matrices(kind, 3, length, 24, seed)
+    yield Case("MatMul", (a, b), {}, kind, length, weights=(1,))
+    c = tensor(kind, (24,), seed, right=True)
+    options = {"transB": 1, "alpha": 0.5, "beta": 2.0} if seed % 2 else {"alpha": 1.0, "beta": 0.5}
+    right_b = np.ascontiguousarray(b.T) if seed % 2 else b
+    yield Case("Gemm", (a, right_b, c), options, kind, length, weights=(1, 2))
+    if length <= 1024:
+        square = [tensor(kind, (2, length, length) if i else (2, 3, length), seed, i, right=bool(i)) for i in range(2)]
+        if length <= 64:
+            yield Case("Einsum", tuple(square), {"equation": "bij,bjk->bik"}, kind, length)
+        half = matrices(kind, 4, length, 24, seed + 10)
+        if kind != "wide":
+            yield Case("MatMul", tuple(x.astype(np.float16) for x in half), {}, kind, length)
+        yield Case("MatMul", tuple(x.astype(ml_dtypes.bfloat16) for x in half), {}, kind, length)
+
+
+def _large(kind: str) -> Iterator[Case]:
+    """A million outputs, and one."""
+    for rows, length in ((1000, 16), (100, 256), (1, 4608)):
+        a, b = matrices(kind, rows, length, 1000 if rows > 1 else 1, 7)
+        yield Case("MatMul", (a, b), {}, kind, length)
+
+
+CONV_FORMS: tuple[tuple[str, tuple[int, ...], tuple[int, ...], dict[str, Any]], ...] = (
+    ("Conv", (1, 16, 12, 12), (8, 16, 3, 3), {"pads": [1, 1, 1, 1]}),
+    ("Conv", (2, 8, 13, 11), (12, 4, 3, 3), {"pads": [0, 1, 2, 1], "strides": [2, 2], "group": 2}),
+    ("Conv", (1, 64, 10, 10), (16, 64, 3, 3), {"pads": [2, 2, 2, 2], "dilations": [2, 2]}),
+    ("Conv", (1, 6, 40), (6, 1, 7), {"pads": [3, 3], "group": 6}),
+    ("Conv", (1, 512, 7, 7), (8, 512, 7, 7), {}),
+    ("Conv", (1, 256, 6, 6), (8, 256, 3, 3), {"pads": [1, 1, 1, 1]}),
+    ("Conv", (1, 3, 24, 24), (16, 3, 7, 7), {"pads": [3, 3, 3, 3], "strides": [2, 2]}),
+    ("ConvTranspose", (1, 8, 6, 6), (8, 5, 3, 3), {"strides": [2, 2], "pads": [1, 1, 1, 1], "output_padding": [1, 1]}),
+    ("ConvTranspose", (1, 64, 5, 5), (64, 8, 2, 2), {"strides": [2, 2]}),
+    ("ConvTranspose", (1, 8, 9), (8, 3, 4), {"group": 2, "dilations": [2], "pads": [1, 1]}),
+)
+
+
+def _convolutions(kind: str, seed: int, quick: bool) -> Iterator[Case]:
+    for op_type, x_shape, w_shape, attributes in CONV_FORMS[:8:7] if quick else CONV_FORMS:
+        taps = int(np.prod(w_shape[2:]))
+        # Pairs that cancel lie along the channels.
+        x = np.moveaxis(tensor(kind, (x_shape[0], *x_shape[2:], x_shape[1]), seed), -1, 1)
+        group = attributes.get("group", 1)
+        if op_type == "Conv":
+            w, outputs = (
+                np.moveaxis(tensor(kind, (w_shape[0], *w_shape[2:], w_shape[1]), seed, 1, right=True), -1, 1),
+                w_shape[0],
+            )
+        else:
+            w, outputs = tensor(kind, w_shape, seed, 1, right=True), w_shape[1] * group
+        b = tensor(kind, (outputs,), seed, 2, right=True)
+        K = w_shape[1] * taps if op_type == "Conv" else w_shape[0] // group * taps
+        inputs = tuple(np.ascontiguousarray(t) for t in (x, w, b)[: 2 + seed % 2 if seed else 3])
+        yield Case(op_type, inputs, attributes, kind, K, weights=(1, 2)[: len(inputs) - 1])
+
+
+FAMILY = Family(
+    "contractions",
+    cases,
+    right,
+    (
+        *(Variant(f"{name} sums", _ordered(order)) for name, order in ORDERS.items() if order is not blas),
+        *(Variant(name, compute, apart) for name, compute, apart in fast.VARIANTS),
+    ),
+    (
+        *(Fault(name, ALL, lambda case, broken=broken: _broken(case, broken)) for name, broken in PRODUCT_FAULTS),
+        *faults(_by_lowering, *LOWERING_FAULTS),
+        *tampered(right),
+    ),
+)

@@ -1,0 +1,271 @@
+"""The published tables: who accepts what, by rule and kind of data."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+from collections.abc import Callable, Iterable, Sequence
+from itertools import groupby
+
+from ..results import Outcome
+from .data import TITLES
+from .library import FAMILIES
+from .sessions import WRONG
+from .tampering import TAMPERS
+from .tolerances import FIXED
+from .trials import PROMISE, Trial
+
+RULES = ("exact", "ulp", "dot", "composed")
+TF32 = "TF32 inputs"
+LEAST_TF32 = 16
+SINGLE = (
+    "a product dropped in one output element",
+    "one element off by a thousandth",
+    "the last element off by a thousandth",
+    "one element negated",
+    "one element NaN",
+    "the last element is not written",
+)
+
+Cells = Sequence[object]
+
+
+def markdown(header: Cells, rows: Iterable[Cells]) -> str:
+    """A table, its first columns to the left and its numbers to the right."""
+    rows = list(rows)
+    numbers = [bool(rows) and not isinstance(rows[0][i], str) for i in range(len(header))]
+    lines = [header, ["---:" if number else "---" for number in numbers], *rows]
+    return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)
+
+
+def document(trials: Sequence[Trial]) -> str:
+    """All tables, as Markdown."""
+    sections = (
+        _goals(trials),
+        "## False alarms\n\n" + FALSE_ALARMS + "\n\n" + _by_rule(trials, _alarm_cells, ALARM_HEADER),
+        "## Misses\n\n" + MISSES + "\n\n" + _by_rule(trials, _miss_cells, MISS_HEADER),
+        _listed(trials),
+        "## A single wrong element\n\n" + _single(trials),
+        "## TF32 told from float32\n\n" + TF32_TEXT + "\n\n" + _tf32(trials),
+        "## Algorithms with larger errors\n\n" + APART_TEXT + "\n\n" + _apart(trials),
+        "## Runtimes not taken as correct\n\n" + WRONG_TEXT + "\n\n" + _wrong(),
+        "## The library\n\n" + _library(trials),
+    )
+    return "\n\n".join(sections) + "\n"
+
+
+INTRODUCTION = f"""# Calibration of the verdict
+
+Written by `python -m onnx_arch.conformance.calibration --write docs/calibration.md`; every number is counted in that
+run.
+
+A case is one call of one operator on one kind of data. It is computed in float32 (or the narrower type of its inputs)
+by correct implementations that differ, and by implementations with one fault; every result is judged as `onnx-arch
+check` judges a node, and beside it by the fixed tolerances in use: ONNX's backend tests (rtol 1e-3, atol 1e-7), ONNX
+Runtime's operator tests (1e-4, 1e-5), Polygraphy (1e-5 or 1e-5) and OpenVINO's layer tests (1e-2 or 1e-2). A fault is
+*promised* to be found if it moves an element by more than {PROMISE:g} · u · s · √k from where the same implementation
+without it has it: u half a unit in the last place, s the error scale, k the growth of its sums (for `ulp`: the allowed
+half-units; for `exact`: any change). Faults that change nothing on a case's data are not counted.
+
+Data: S0 signed (normal), S1 positive, S2 wide range (2^±20), S3 cancelling (pairs of ±v but for 1e-4), S4 constant (one
+operand constant), S5 TOSA-like (one summand of 1 among small ones); rectified (behind a ReLU) and equal (all summands
+the same) beside them."""
+
+FALSE_ALARMS = "Correct results that are called wrong."
+
+MISSES = """Promised faults that are accepted. `like a correct one`: those of our misses whose deviation is no larger
+than that of a correct implementation of the same case, so that no rule on that deviation can find them without a false
+alarm. `smaller` faults are below the promise; `found` says how many of them we call wrong all the same."""
+
+TF32_TEXT = """Products of inputs rounded to ten fraction bits: how many of the results are called wrong, by K (MatMul,
+Gemm, Conv, ConvTranspose, Einsum; inputs that TF32 holds exactly are not counted)."""
+
+APART_TEXT = """Right by design, but not sums of the operator's own products: a class of its own, which the verdict does
+not take for float32 products where their errors are larger. Not counted above."""
+
+WRONG_TEXT = """ONNX Runtime at every level and PyTorch are correct variants where they run a case, but for these, where
+their deviation was traced to a fault of theirs."""
+
+ALARM_HEADER = ("rule", "data", "correct results", "ours", *FIXED)
+MISS_HEADER = ("rule", "data", "promised", "ours", "like a correct one", *FIXED, "smaller", "found")
+
+
+def _versions() -> str:
+    names = ("numpy", "onnx", "onnxruntime", "torch")
+    found = []
+    for name in names:
+        try:
+            found.append(f"{name} {importlib.metadata.version(name)}")
+        except importlib.metadata.PackageNotFoundError:
+            found.append(f"no {name}")
+    return f"Run with Python {platform.python_version()}, {', '.join(found)}."
+
+
+def correct(trials: Iterable[Trial]) -> list[Trial]:
+    """Correct results, but for those of a class of their own."""
+    return [t for t in trials if not t.faulty and not t.apart]
+
+
+def promised(trials: Iterable[Trial]) -> list[Trial]:
+    """Faults that must be found."""
+    return [t for t in trials if t.promised]
+
+
+def missed(trials: Iterable[Trial]) -> list[Trial]:
+    """Promised faults that our verdict does not call wrong."""
+    return [t for t in promised(trials) if not t.failed]
+
+
+def tf32(trials: Iterable[Trial]) -> list[Trial]:
+    """Products of TF32 inputs of at least 16 summands."""
+    return [t for t in trials if t.name == TF32 and t.family == "contractions" and t.size >= LEAST_TF32]
+
+
+def _goals(trials: Sequence[Trial]) -> str:
+    right, wrong, narrow = correct(trials), promised(trials), tf32(trials)
+    alarms, misses = [t for t in right if t.failed], missed(trials)
+    single = [t for t in wrong if t.name in SINGLE]
+    alike = sum(t.like_correct for t in misses)
+    unjudged = sum(t.outcome is Outcome.UNJUDGED for t in trials)
+    rows = [
+        ("no false alarm", f"{len(alarms):,} in {len(right):,} correct results"),
+        (
+            f"no fault missed that moves an element by more than {PROMISE:g} · u · s · √k",
+            f"{len(misses):,} missed of {len(wrong):,} ({alike:,} of them no farther off than a correct result)",
+        ),
+        ("TF32 told from float32 for K of 16 and more", f"{sum(t.failed for t in narrow):,} of {len(narrow):,}"),
+        ("a single wrong element found", f"{sum(t.failed for t in single):,} of {len(single):,}"),
+        ("everything judged", f"{unjudged:,} unjudged"),
+    ]
+    return f"{INTRODUCTION}\n\n{_versions()}\n\n{markdown(('goal', 'counted'), rows)}"
+
+
+def _by_rule(trials: Sequence[Trial], cells: Callable[[Sequence[Trial]], Cells], header: Cells) -> str:
+    rows: list[Cells] = []
+    for rule in RULES:
+        mine = [t for t in trials if t.rule == rule]
+        rows += [
+            (rule, title, *cells([t for t in mine if t.kind == kind]))
+            for kind, title in TITLES.items()
+            if any(t.kind == kind for t in mine)
+        ]
+        rows.append((f"**{rule}**", "**all**", *cells(mine)))
+    rows.append(("**all**", "**all**", *cells(trials)))
+    return markdown(header, rows)
+
+
+def _alarm_cells(trials: Sequence[Trial]) -> Cells:
+    right = correct(trials)
+    fixed = [sum(name not in t.accepted for t in right) for name in FIXED]
+    return (len(right), sum(t.failed for t in right), *fixed)
+
+
+def _miss_cells(trials: Sequence[Trial]) -> Cells:
+    wrong, misses = promised(trials), missed(trials)
+    smaller = [t for t in trials if t.faulty and not t.promised]
+    fixed = [sum(name in t.accepted for t in wrong) for name in FIXED]
+    alike = sum(t.like_correct for t in misses)
+    return (len(wrong), len(misses), alike, *fixed, len(smaller), sum(t.failed for t in smaller))
+
+
+def _span(values: Iterable[float]) -> str:
+    values = sorted(values)
+    ends = f"{values[0]:.3g}", f"{values[-1]:.3g}"
+    return ends[0] if ends[0] == ends[1] else f"{ends[0]} to {ends[1]}"
+
+
+def _listed(trials: Sequence[Trial]) -> str:
+    alarms = [(t.op_type, t.name, TITLES[t.kind], t.size, t.elements, t.message) for t in correct(trials) if t.failed]
+
+    def key(t: Trial) -> tuple[str, str, str]:
+        return t.op_type, t.name, TITLES[t.kind]
+
+    rows = []
+    for (op_type, name, kind), group in groupby(sorted(missed(trials), key=key), key=key):
+        mine = list(group)
+        spans = [
+            _span(values) for values in ([t.size for t in mine], [t.elements for t in mine], [t.moved for t in mine])
+        ]
+        deviation = _span(t.max_z or 0.0 for t in mine)
+        usual = _span(t.usual for t in mine)
+        rows.append((op_type, name, kind, *spans, deviation, usual, len(mine), sum(t.like_correct for t in mine)))
+    header = (
+        "operator",
+        "fault",
+        "data",
+        "K",
+        "T",
+        "moved by (u·s·√k)",
+        "its \\|z\\|",
+        "\\|z\\| of correct ones",
+        "misses",
+        "like a correct one",
+    )
+    parts = ["### What was missed", markdown(header, rows) if rows else "Nothing."]
+    if alarms:
+        parts += ["### False alarms", markdown(("operator", "variant", "data", "K", "T", "verdict"), alarms)]
+    return "\n\n".join(parts)
+
+
+def _single(trials: Sequence[Trial]) -> str:
+    rows = []
+    for name in SINGLE:
+        mine = [t for t in promised(trials) if t.name == name]
+        fixed = [sum(rule in t.accepted for t in mine) for rule in FIXED]
+        rows.append((name, len(mine), sum(not t.failed for t in mine), *fixed))
+    return markdown(("fault", "promised", "missed: ours", *FIXED), rows)
+
+
+def _tf32(trials: Sequence[Trial]) -> str:
+    mine = tf32(trials)
+    sizes = sorted({t.size for t in mine if t.op_type == "MatMul"})
+    rows = []
+    for kind, title in TITLES.items():
+        of_kind = [t for t in mine if t.kind == kind]
+        counted = [[t for t in of_kind if t.size == size] for size in sizes]
+        cells = [f"{sum(t.failed for t in group)}/{len(group)}" if group else "–" for group in counted]
+        rows.append((title, *cells, f"{sum(t.failed for t in of_kind)}/{len(of_kind)}"))
+    return markdown(("data", *(f"{size:,}" for size in sizes), "all K"), rows)
+
+
+def _apart(trials: Sequence[Trial]) -> str:
+    rows = []
+    for name in sorted({t.apart for t in trials if t.apart}):
+        for kind, title in TITLES.items():
+            mine = [t for t in trials if t.apart == name and t.kind == kind]
+            if mine:
+                z = _span(t.max_z or 0.0 for t in mine)
+                fixed = [sum(rule not in t.accepted for t in mine) for rule in FIXED]
+                rows.append((name, title, z, len(mine), sum(t.failed for t in mine), *fixed))
+    return markdown(("algorithm", "data", "largest \\|z\\|", "results", "called wrong: ours", *FIXED), rows)
+
+
+def _wrong() -> str:
+    return markdown(("runtime", "operator", "why"), [(w.runtime, w.op_type, w.reason) for w in WRONG])
+
+
+def _library(trials: Sequence[Trial]) -> str:
+    rows, total = [], 0
+    generic = {name for name, _ in TAMPERS}
+    for family in FAMILIES.values():
+        mine = [t for t in trials if t.family == family.name]
+        own = [f for f in family.faults if f.name not in generic]
+        seen = {t.name for t in mine if t.faulty}
+        idle = sum(fault.name not in seen for fault in own)
+        total += len(own)
+        counts = len({t.op_type for t in mine}), len({t.name for t in mine if not t.faulty}), len(own), idle
+        rows.append((family.name, *counts, sum(not t.faulty for t in mine), sum(t.faulty for t in mine)))
+    header = (
+        "family",
+        "operators",
+        "correct variants",
+        "own faults",
+        "without effect",
+        "correct results",
+        "faulty results",
+    )
+    text = (
+        f"{total} faults of single families, and {len(generic)} that are tried on every operator (elements, rows and "
+        "buffers changed after a right computation). `without effect`: changed nothing on any case of this run."
+    )
+    return text + "\n\n" + markdown(header, rows)
