@@ -24,6 +24,8 @@ from .specification import PLAIN, CheckpointLayout, GraphSpec
 PUBLISHED = "published"
 TINY = "tiny"
 
+PretrainedConfig = Callable[[Mapping[str, Any]], Any]
+
 
 @dataclass(frozen=True)
 class Listing:
@@ -54,6 +56,10 @@ class Architecture:
         graphs: from a config to its ONNX graphs, one or several.
         parameters: number of parameters at published size.
         checkpoints: layouts of checkpoints that can be loaded.
+        from_pretrained_config: from the content of a checkpoint folder's `config.json` (Hugging Face, diffusers) to
+            this architecture's config; None where no such folders are published. It raises `InvalidArgumentError` for
+            a folder of something else (another `model_type`) and for a setting that the architecture does not build,
+            naming it; keys that do not change inference are ignored, absent ones take the ecosystem's own defaults.
     """
 
     name: str
@@ -63,6 +69,7 @@ class Architecture:
     graphs: Callable[[Any], tuple[GraphSpec, ...]]
     parameters: int
     checkpoints: tuple[CheckpointLayout, ...] = (PLAIN,)
+    from_pretrained_config: PretrainedConfig | None = None
 
     def config(self, preset: str) -> Any:
         """The config of a preset.
@@ -86,6 +93,7 @@ def architecture(  # noqa: PLR0913 - an entry states six facts
     graphs: Callable[[Any], tuple[GraphSpec, ...]],
     parameters: int,
     checkpoints: tuple[CheckpointLayout, ...] = (PLAIN,),
+    from_pretrained_config: PretrainedConfig | None = None,
 ) -> Callable[[Callable[[Any], Any]], Callable[[Any], Any]]:
     """Register the decorated function, which builds the module of a config.
 
@@ -96,6 +104,7 @@ def architecture(  # noqa: PLR0913 - an entry states six facts
         graphs: from a config to its ONNX graphs.
         parameters: number of parameters at published size.
         checkpoints: layouts of checkpoints that can be loaded.
+        from_pretrained_config: from the content of a `config.json` to a config; see `Architecture`.
 
     Raises:
         DuplicateEntryError: the name is registered already.
@@ -112,7 +121,8 @@ def architecture(  # noqa: PLR0913 - an entry states six facts
                 f"{name}: preset {' and '.join(missing)} missing; given are {', '.join(presets)}"
             )
         frozen = MappingProxyType(dict(presets))
-        _entries[name] = Architecture(name, paper, build, frozen, graphs, parameters, checkpoints)
+        entry = Architecture(name, paper, build, frozen, graphs, parameters, checkpoints, from_pretrained_config)
+        _entries[name] = entry
         return build
 
     return register
