@@ -169,33 +169,70 @@ class GraphSpec:
 
 @dataclass(frozen=True)
 class CheckpointLayout:
-    """How the keys of a published checkpoint become the module's own.
+    """How the keys of a published checkpoint become the module's own, and how they are written back.
+
+    A weight that a checkpoint stores under two keys (GPT-2's head is its token embedding, T5's three embeddings are
+    `shared`) is renamed to one key: that is allowed where both tensors are equal, and refused where they are not.
 
     Attributes:
         name: whose layout ("torchvision", "huggingface", …).
         renames: (pattern, replacement) of `re.sub`, applied in order to every key; a key that becomes "" is dropped.
         transposed: patterns of the module's keys whose 2-D tensors are stored transposed.
         optional: patterns of the module's keys that may be missing.
+        restores: (pattern, replacement) of `re.sub`, applied in order to every key of the module: the way back. With
+            `renames` but without these, such a checkpoint is read and not written. A key that becomes "" is not written
+            (a tied weight that the ecosystem stores once).
+        pointwise: patterns of the module's keys whose 2-D tensors are stored as 1×1 filters, (C_out, C_in, 1, 1).
+        files: where a folder has several files: the file of every first word of a key (`unet.conv_in.weight` is key
+            `conv_in.weight` of {"unet": "unet/diffusion_pytorch_model.safetensors"}). One file else.
+        skipped: patterns of checkpoint keys to leave out before anything else (averages beside the weights, …).
     """
 
     name: str
     renames: tuple[tuple[str, str], ...] = ()
     transposed: tuple[str, ...] = ()
     optional: tuple[str, ...] = (r"num_batches_tracked$",)
+    restores: tuple[tuple[str, str], ...] = ()
+    pointwise: tuple[str, ...] = ()
+    files: Mapping[str, str] = field(default_factory=dict)
+    skipped: tuple[str, ...] = (r"^model_ema\.",)
 
     def rename(self, key: str) -> str:
         """The module's key of a checkpoint's key; "" if it is not taken over."""
-        for pattern, replacement in self.renames:
-            key = re.sub(pattern, replacement, key)
-        return key
+        if _matches(self.skipped, key):
+            return ""
+        return _substituted(self.renames, key)
+
+    def restore(self, key: str) -> str:
+        """The checkpoint's key of the module's key; "" if it is not written."""
+        return _substituted(self.restores, key)
+
+    @property
+    def is_written(self) -> bool:
+        """Whether checkpoints of this layout can be written: there is a way back."""
+        return bool(self.restores) or not self.renames
 
     def is_transposed(self, key: str) -> bool:
         """Whether the module's `key` is stored transposed."""
-        return any(re.search(pattern, key) for pattern in self.transposed)
+        return _matches(self.transposed, key)
+
+    def is_pointwise(self, key: str) -> bool:
+        """Whether the module's `key` is stored as 1×1 filters."""
+        return _matches(self.pointwise, key)
 
     def is_optional(self, key: str) -> bool:
         """Whether the module's `key` may be missing from a checkpoint."""
-        return any(re.search(pattern, key) for pattern in self.optional)
+        return _matches(self.optional, key)
+
+
+def _matches(patterns: tuple[str, ...], key: str) -> bool:
+    return any(re.search(pattern, key) for pattern in patterns)
+
+
+def _substituted(pairs: tuple[tuple[str, str], ...], key: str) -> str:
+    for pattern, replacement in pairs:
+        key = re.sub(pattern, replacement, key)
+    return key
 
 
 PLAIN = CheckpointLayout("onnx-arch")
