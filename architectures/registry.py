@@ -60,6 +60,9 @@ class Architecture:
             this architecture's config; None where no such folders are published. It raises `InvalidArgumentError` for
             a folder of something else (another `model_type`) and for a setting that the architecture does not build,
             naming it; keys that do not change inference are ignored, absent ones take the ecosystem's own defaults.
+            Of a diffusers folder it is given the configs by sub-folder, {"unet": {…}, "vae": {…}, "text_encoder": {…},
+            "scheduler": {…}}: `config.json`, for the scheduler `scheduler_config.json`; and "model_index" where there
+            is a `model_index.json`.
     """
 
     name: str
