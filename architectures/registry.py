@@ -19,7 +19,7 @@ from types import MappingProxyType
 from typing import Any
 
 from ..errors import DuplicateEntryError, InvalidArgumentError, UnknownEntryError
-from .specification import PLAIN, CheckpointLayout, GraphSpec
+from .specification import PLAIN, CheckpointLayout, GraphSpec, TextGeneration
 
 PUBLISHED = "published"
 TINY = "tiny"
@@ -63,6 +63,7 @@ class Architecture:
             Of a diffusers folder it is given the configs by sub-folder, {"unet": {…}, "vae": {…}, "text_encoder": {…},
             "scheduler": {…}}: `config.json`, for the scheduler `scheduler_config.json`; and "model_index" where there
             is a `model_index.json`.
+        generation: from a config to how the architecture appends words to its output; None where it does not.
     """
 
     name: str
@@ -73,6 +74,7 @@ class Architecture:
     parameters: int
     checkpoints: tuple[CheckpointLayout, ...] = (PLAIN,)
     from_pretrained_config: PretrainedConfig | None = None
+    generation: Callable[[Any], TextGeneration] | None = None
 
     def config(self, preset: str) -> Any:
         """The config of a preset.
@@ -97,6 +99,7 @@ def architecture(  # noqa: PLR0913 - an entry states six facts
     parameters: int,
     checkpoints: tuple[CheckpointLayout, ...] = (PLAIN,),
     from_pretrained_config: PretrainedConfig | None = None,
+    generation: Callable[[Any], TextGeneration] | None = None,
 ) -> Callable[[Callable[[Any], Any]], Callable[[Any], Any]]:
     """Register the decorated function, which builds the module of a config.
 
@@ -108,6 +111,7 @@ def architecture(  # noqa: PLR0913 - an entry states six facts
         parameters: number of parameters at published size.
         checkpoints: layouts of checkpoints that can be loaded.
         from_pretrained_config: from the content of a `config.json` to a config; see `Architecture`.
+        generation: from a config to how words are appended to the output.
 
     Raises:
         DuplicateEntryError: the name is registered already.
@@ -124,8 +128,9 @@ def architecture(  # noqa: PLR0913 - an entry states six facts
                 f"{name}: preset {' and '.join(missing)} missing; given are {', '.join(presets)}"
             )
         frozen = MappingProxyType(dict(presets))
-        entry = Architecture(name, paper, build, frozen, graphs, parameters, checkpoints, from_pretrained_config)
-        _entries[name] = entry
+        _entries[name] = Architecture(
+            name, paper, build, frozen, graphs, parameters, checkpoints, from_pretrained_config, generation
+        )
         return build
 
     return register

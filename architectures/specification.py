@@ -44,7 +44,8 @@ class Port:
         name: its name in the ONNX graph; nested states are flattened (`past_key_values.0.key`).
         shape: per dim a size, an axis ("batch"), or a sum of axes ("past+sequence").
         dtype: "float" follows the export; else a NumPy dtype name ("int64", "bool").
-        values: how example inputs are drawn: "normal", "integers" (uniform below `high`), "ones" or "zeros".
+        values: how example inputs are drawn: "normal", "integers" (uniform below `high`), "ones", "zeros", or "mask"
+            (ones and zeros, with a one in every row).
         high: exclusive upper limit of "integers".
     """
 
@@ -72,7 +73,10 @@ class Port:
                 return np.ones(shape, stored)
             case "zeros":
                 return np.zeros(shape, stored)
-        allowed = "normal, integers, ones, zeros"
+            case "mask":
+                kept = rng.random(shape)
+                return (kept >= np.minimum(kept.max(axis=-1, keepdims=True), 0.5)).astype(stored)
+        allowed = "normal, integers, ones, zeros, mask"
         raise InvalidArgumentError(f"port {self.name}: values={self.values!r}; allowed are {allowed}")
 
 
@@ -165,6 +169,27 @@ class GraphSpec:
     def argument_names(self) -> tuple[Any, ...]:
         """The positional arguments as a nest of input names."""
         return tuple(port.name for port in self.inputs) if self.arguments is None else self.arguments
+
+
+@dataclass(frozen=True)
+class TextGeneration:
+    """How words are appended to the output, one by one.
+
+    Attributes:
+        decoder: name of the graph that is run for every word; its cache goes round.
+        encoder: name of the graph that reads the prompt first; "" for a decoder that goes on with the prompt itself.
+        eos_token_id: the word that ends a text; None where nothing does.
+        pad_token_id: what stands behind it in a batch.
+        start_token_id: the decoder's first word, where there is an encoder.
+        longest: most words that a text may have; None where there is no limit.
+    """
+
+    decoder: str
+    encoder: str = ""
+    eos_token_id: int | None = None
+    pad_token_id: int = 0
+    start_token_id: int = 0
+    longest: int | None = None
 
 
 @dataclass(frozen=True)
