@@ -42,10 +42,11 @@ class Port:
 
     Attributes:
         name: its name in the ONNX graph; nested states are flattened (`past_key_values.0.key`).
-        shape: per dim a size, an axis ("batch"), or a sum of axes ("past+sequence").
+        shape: per dim a size, an axis ("batch"), a sum of axes ("past+sequence"), or of an output a multiple of an
+            axis ("8*height") or a part of it ("height/8").
         dtype: "float" follows the export; else a NumPy dtype name ("int64", "bool").
-        values: how example inputs are drawn: "normal", "integers" (uniform below `high`), "ones", "zeros", or "mask"
-            (ones and zeros, with a one in every row).
+        values: how example inputs are drawn: "normal", "integers" (uniform below `high`), "ones", "zeros", "mask"
+            (ones and zeros, with a one in every row), or "constant" (`high` everywhere).
         high: exclusive upper limit of "integers".
     """
 
@@ -57,7 +58,7 @@ class Port:
 
     def sizes(self, axes: Mapping[str, int]) -> tuple[int, ...]:
         """The shape at given axis sizes."""
-        return tuple(dim if isinstance(dim, int) else sum(axes[name] for name in dim.split("+")) for dim in self.shape)
+        return tuple(dim if isinstance(dim, int) else _size(dim, axes) for dim in self.shape)
 
     def draw(self, rng: np.random.Generator, shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray:
         """An example value of `shape`; `dtype` is the export's floating-point type."""
@@ -73,11 +74,24 @@ class Port:
                 return np.ones(shape, stored)
             case "zeros":
                 return np.zeros(shape, stored)
+            case "constant":
+                return np.full(shape, self.high, stored)
             case "mask":
                 kept = rng.random(shape)
-                return (kept >= np.minimum(kept.max(axis=-1, keepdims=True), 0.5)).astype(stored)
-        allowed = "normal, integers, ones, zeros, mask"
+                return (kept >= np.minimum(kept.max(axis=-1, keepdims=True, initial=0), 0.5)).astype(stored)
+        allowed = "normal, integers, ones, zeros, constant, mask"
         raise InvalidArgumentError(f"port {self.name}: values={self.values!r}; allowed are {allowed}")
+
+
+def _size(dim: str, axes: Mapping[str, int]) -> int:
+    """A sum of axes, each perhaps with a factor before it or a divisor behind it."""
+    return sum(_term(term, axes) for term in dim.split("+"))
+
+
+def _term(term: str, axes: Mapping[str, int]) -> int:
+    factor, _, rest = term.rpartition("*")
+    name, _, divisor = rest.partition("/")
+    return int(factor or 1) * axes[name] // int(divisor or 1)
 
 
 @dataclass(frozen=True)
