@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 
+from ..operators.laws import Law
 from ..operators.parallel import for_each
 from ..operators.rounding import growth, half_unit, natural_spread
 from ..operators.scale import Array, Rule, Scale
@@ -88,13 +89,22 @@ def judge(
         return Verdict(Outcome.FAILED, _rule_name(scale), message=wrong)
     if reference is None:
         return Verdict(Outcome.PASSED, "exact")
-    if scale is None or scale.rule is Rule.DISTRIBUTION:
-        what = "the operator has no error scale" if scale is None else "random values are not judged yet"
+    if scale is None or (scale.rule is Rule.DISTRIBUTION and scale.law is None):
+        what = "the operator has no error scale" if scale is None else "the law of its random values is not known"
         return Verdict(Outcome.UNJUDGED, _rule_name(scale), message=f"dtype and shape are right; {what}")
     return _judge_values(np.asarray(actual), reference, scale, witness)
 
 
+def _judge_draws(actual: Array, law: Law) -> Verdict:
+    """Whether random values can have been drawn from their law; unjudged where there are too few."""
+    found = law.examine(actual)
+    outcome = Outcome.UNJUDGED if found.possible is None else Outcome.PASSED if found.possible else Outcome.FAILED
+    return Verdict(outcome, Rule.DISTRIBUTION.value, message=found.text)
+
+
 def _judge_values(actual: Array, reference: Array, scale: Scale, witness: Witness | None) -> Verdict:
+    if scale.law is not None:
+        return _judge_draws(actual, scale.law)
     if scale.rule is Rule.EXACT or not (is_float(actual.dtype) or actual.dtype.kind == "c"):
         return _judge_exact(actual, reference, scale)
     if actual.dtype.kind == "c":
@@ -499,11 +509,11 @@ def _between(judged: Judged, z: Array, k: float, verdict: Verdict, witness: Witn
     standing_out = (relative > threshold) | (z > OUTLIER_FLOOR * math.sqrt(k))
     if not standing_out.any() and typical <= NATURAL_RMS:
         return verdict
-    suspects = _suspects(relative, standing_out)
+    suspects = _suspects(relative, standing_out, _most_suspects(judged))
     if witness is None:
         text = f"rms z = {verdict.rms_z:.4g} is {typical:.3g} times the natural spread; no witness to ask"
         return replace(verdict, message=text)
-    finding = witness.examine(suspects, z.reshape(-1)[suspects], judged.actual.dtype)
+    finding = witness.examine(suspects, z.reshape(-1)[suspects], judged.actual)
     if finding.explained:
         return replace(verdict, message=finding.text)
     worst = int(suspects[finding.worst])
@@ -514,15 +524,24 @@ def _between(judged: Judged, z: Array, k: float, verdict: Verdict, witness: Witn
 
 
 MOST_SUSPECTS = 256
+LEAST_SUSPECTS = 16
+MOST_SUMMANDS = 1 << 20
+"""A witness adds up so many summands, of as many suspects as they are."""
 
 
-def _suspects(relative: Array, standing_out: Array) -> Array:
+def _most_suspects(judged: Judged) -> int:
+    terms = np.asarray(judged.scale.terms, np.float64)
+    longest = float(terms[np.isfinite(terms)].max(initial=1.0))
+    return int(min(max(MOST_SUMMANDS / max(longest, 1.0), LEAST_SUSPECTS), MOST_SUSPECTS))
+
+
+def _suspects(relative: Array, standing_out: Array, most: int) -> Array:
     """Flat indices of what a witness examines: the worst outliers, or an even sample of the tensor."""
     flat = relative.reshape(-1)
     if not standing_out.any():
-        return np.unique(np.linspace(0, flat.size - 1, min(flat.size, MOST_SUSPECTS)).astype(np.int64))
+        return np.unique(np.linspace(0, flat.size - 1, min(flat.size, most)).astype(np.int64))
     outliers = np.flatnonzero(standing_out)
-    return outliers[np.argsort(flat[outliers])[::-1][:MOST_SUSPECTS]]
+    return outliers[np.argsort(flat[outliers])[::-1][:most]]
 
 
 def _robust_spread(relative: Array) -> float:

@@ -13,8 +13,7 @@ from .storage import float_format, is_float
 
 DType = np.dtype[Any]
 
-_FLOAT6 = tuple(np.dtype(dtype) for dtype in (ml_dtypes.float6_e2m3fn, ml_dtypes.float6_e3m2fn))
-FINITE = (np.dtype(ml_dtypes.float4_e2m1fn), *_FLOAT6)
+FINITE = tuple(np.dtype(dtype) for dtype in (ml_dtypes.float4_e2m1fn, ml_dtypes.float6_e2m3fn, ml_dtypes.float6_e3m2fn))
 """Types without infinity and NaN: conversion to them always saturates."""
 POWERS_OF_TWO = np.dtype(ml_dtypes.float8_e8m0fnu)
 WITHOUT_NEGATIVE_ZERO = tuple(np.dtype(dtype) for dtype in (ml_dtypes.float8_e4m3fnuz, ml_dtypes.float8_e5m2fnuz))
@@ -33,11 +32,6 @@ _AT_LEAST = {"up": 0.5, "nearest": np.nextafter(0.75, 0), "down": 1.0}
 """The fraction in [½, 1) beyond which a value goes to the next power of two; "nearest" takes the tie at ¾ up."""
 
 
-def has_fraction(dtype: DType) -> bool:
-    """Whether `dtype` is a floating-point type, the 6-bit ones included."""
-    return is_float(dtype) or dtype in _FLOAT6
-
-
 @cache
 def integer_limits(dtype: DType) -> tuple[int, int]:
     """The smallest and largest value of an integer type."""
@@ -50,7 +44,7 @@ def widen(values: Array) -> Array:
     """Integers of 2 and 4 bits as those of 8, floats of any width as float64; anything else untouched."""
     if values.dtype in _SHORT_INTEGERS:
         return values.astype(_SHORT_INTEGERS[values.dtype][0])
-    return values.astype(np.float64) if has_fraction(values.dtype) else values
+    return values.astype(np.float64) if is_float(values.dtype) else values
 
 
 def round_to(values: Array, dtype: DType) -> Array:
@@ -84,7 +78,7 @@ def convert(
             values = _from_strings(values, dtype)
         if dtype.kind == "b":
             return values != 0
-        if not has_fraction(dtype):
+        if not is_float(dtype):
             return _to_integers(values, dtype)
         if dtype == POWERS_OF_TWO:
             return _to_powers_of_two(values.astype(np.float64), saturate, round_mode)
@@ -104,7 +98,7 @@ def is_open(values: Array, dtype: DType) -> Array:
         return ~_is_plain(values, dtype)
     if values.dtype.kind == "f":
         return _float_is_open(values, dtype)
-    return _rounds_twice(_exactly(values), dtype) if has_fraction(dtype) else np.zeros(values.shape, bool)
+    return _rounds_twice(_exactly(values), dtype) if is_float(dtype) else np.zeros(values.shape, bool)
 
 
 def _float_is_open(values: Array, dtype: DType) -> Array:
@@ -114,7 +108,7 @@ def _float_is_open(values: Array, dtype: DType) -> Array:
         return np.signbit(values)
     if dtype in FINITE:
         return np.isnan(values) | _rounds_twice(values, dtype)
-    if has_fraction(dtype):
+    if is_float(dtype):
         return _rounds_twice(values, dtype)
     low, high = integer_limits(dtype)
     whole = np.trunc(values)
@@ -177,9 +171,9 @@ def _to_strings(values: Array) -> Array:
 
 
 def _from_strings(values: Array, dtype: DType) -> Array:
-    parse = _parse_float if has_fraction(dtype) else _parse_integer
+    parse = _parse_float if is_float(dtype) else _parse_integer
     numbers = [parse(_text(value)) for value in values.ravel().tolist()]
-    target = np.float64 if has_fraction(dtype) else np.uint64 if dtype == np.uint64 else np.int64
+    target = np.float64 if is_float(dtype) else np.uint64 if dtype == np.uint64 else np.int64
     return np.array(numbers, object).astype(target).reshape(values.shape)
 
 
@@ -202,7 +196,7 @@ def _parse_integer(text: str) -> int:
 
 
 def _is_plain(values: Array, dtype: DType) -> Array:
-    parse = float if has_fraction(dtype) else int
+    parse = float if is_float(dtype) else int
     plain = [dtype.kind != "b" and _parses(parse, _text(value), dtype) for value in values.ravel().tolist()]
     return np.array(plain, bool).reshape(values.shape)
 
@@ -212,5 +206,5 @@ def _parses(parse: type[float] | type[int], text: str, dtype: DType) -> bool:
         value = parse(text)
     except ValueError:
         return False
-    low, high = (-np.inf, np.inf) if has_fraction(dtype) else integer_limits(dtype)
+    low, high = (-np.inf, np.inf) if is_float(dtype) else integer_limits(dtype)
     return bool(np.isnan(value)) or low <= value <= high

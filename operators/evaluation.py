@@ -167,6 +167,10 @@ def output_dtypes(call: Call, outputs: Sequence[Any]) -> tuple[np.dtype[Any] | N
     return tuple(_output_dtype(schema, bound, index, value) for index, value in enumerate(outputs))
 
 
+_DECODED = (np.dtype(np.float64), np.dtype(np.complex128))
+"""What floating-point and complex tensors are decoded to: of a result, no sign of its stored type."""
+
+
 def _sequence_dtype(
     schema: onnx.defs.OpSchema, bound: Mapping[str, np.dtype[Any]], call: Call, index: int, value: Any
 ) -> np.dtype[Any] | None:
@@ -177,8 +181,8 @@ def _sequence_dtype(
     first = next((dtype for dtype in call.stored if dtype is not None and is_float(dtype)), None)
     element = call.stored[0] if call.stored and call.stored[0] is not None else first
     found = _output_dtype(schema, bound, index, value)
-    if isinstance(value, list) or found == np.float64:
-        return element if element is not None or found == np.float64 else found
+    if isinstance(value, list) or found in _DECODED:
+        return element if element is not None or found in _DECODED else found
     return found
 
 

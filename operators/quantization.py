@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 
 from ..errors import InvalidInputError
-from ._casting import DType, convert, has_fraction, integer_limits, round_to, widen
+from ._casting import DType, convert, integer_limits, round_to, widen
 from ._elementwise import ONCE, axis_index, undetermined
 from .conversion import Stored, data_type
 from .registry import Kernel, kernel
 from .scale import Array, Rule, Scale
-from .storage import BFLOAT16
+from .storage import BFLOAT16, is_float
 
 UINT8, FLOAT64 = np.dtype(np.uint8), np.dtype(np.float64)
 SEAM = ("stored", "opset")
@@ -61,7 +61,7 @@ class _Quantizer:
     def values(self, quotient: Array) -> Array:
         """The quantized values of float64 quotients, of `dtype`."""
         quotient = round_to(quotient, self.precision)
-        if has_fraction(self.dtype):
+        if is_float(self.dtype):
             return convert(quotient + self.zero, self.dtype, saturate=self.saturate)
         low, high = integer_limits(self.dtype)
         return convert(np.clip(np.rint(quotient) + self.zero, low, high), self.dtype)

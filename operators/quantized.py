@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import InvalidInputError
-from ._casting import convert, has_fraction, integer_limits, widen
+from ._casting import convert, integer_limits, widen
 from .convolution import conv
 from .registry import kernel
 from .rounding import half_unit
@@ -194,7 +194,7 @@ class _Requantizer:
     def values(self, total: Array, factor: float = 1.0) -> Array:
         """The outputs, of `dtype`, if the product came out `factor` times as large."""
         quotient = total * self.multiplier * factor
-        if has_fraction(self.dtype):
+        if is_float(self.dtype):
             return convert(quotient + self.zero, self.dtype)
         low, high = integer_limits(self.dtype)
         return convert(np.clip(np.rint(quotient) + self.zero, low, high), self.dtype)
@@ -208,7 +208,7 @@ class _Requantizer:
         """
         low, high = (widen(self.values(total, f)).astype(np.float64) for f in (1 - self.error, 1 + self.error))
         steps = np.abs(high - low)
-        if has_fraction(self.dtype):
+        if is_float(self.dtype):
             steps = np.where(steps > 0, np.inf, 0.0)
         if self.shifts:
             steps = np.where(np.abs(total) <= 1 / self.error, 0.0, steps)

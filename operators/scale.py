@@ -10,10 +10,13 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from .laws import Law
 
 Array = NDArray[Any]
 
@@ -51,12 +54,14 @@ class Scale:
         rule: the family.
         spread: for DOT and COMPOSED, the standard deviation of z that sums in their natural order have, as a number
             or per element; None lets the verdict derive it from `terms` and the cancellation |y| / magnitude.
+        law: for DISTRIBUTION, what the values are drawn from; None where that is not known.
     """
 
     magnitude: Array
     terms: float | Array
     rule: Rule
     spread: float | Array | None = None
+    law: Law | None = None
 
 
 ScaleFunction = Callable[..., "Scale | tuple[Scale, ...]"]

@@ -8,10 +8,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..errors import InvalidAttributeError, InvalidInputError
-from ._casting import convert, has_fraction
+from ._casting import convert
 from .conversion import data_type
 from .registry import Kernel, kernel
 from .scale import Array, Rule, Scale
+from .storage import is_float
 from .transcendental import LIBRARY
 
 TWIDDLE_ROUNDINGS = 20
@@ -225,7 +226,7 @@ def _register_window(op_type: str, terms: Sequence[float]) -> None:
         """11 at Σ a_i·(1 + |i·α·sin(i·α)|): a library's cosine (8), its angle, constants and sums; one step for
         integers. Open for the symmetric window of one element, 0 / 0."""
         at = angle(size, periodic)
-        if not has_fraction(y.dtype):
+        if not is_float(y.dtype):
             return Scale(np.zeros(()), np.where(np.isnan(at), np.inf, 1.0), Rule.EXACT)
         total = sum(a * (1 + np.abs(i * at * np.sin(i * at))) for i, a in enumerate(terms))
         return Scale(np.nan_to_num(np.asarray(total)), np.where(np.isnan(at), np.inf, LIBRARY + 3), Rule.ULP)
@@ -278,7 +279,7 @@ def mel_weight_matrix_scale(
     near = np.abs(edges - np.rint(edges)) <= MEL_ERROR * (np.abs(edges) + 1)
     near &= edges != 0
     unknown = near[:-2] | near[1:-1] | near[2:]
-    if not has_fraction(y.dtype):
+    if not is_float(y.dtype):
         return Scale(np.zeros(()), np.where(unknown, np.inf, 0.0), Rule.EXACT)
     return Scale(np.abs(y.astype(np.float64)), np.where(unknown, np.inf, 2.0), Rule.ULP)
 

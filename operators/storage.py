@@ -25,6 +25,8 @@ FLOAT_DTYPES: tuple[np.dtype[Any], ...] = tuple(
         ml_dtypes.float8_e5m2,
         ml_dtypes.float8_e5m2fnuz,
         ml_dtypes.float8_e8m0fnu,
+        ml_dtypes.float6_e2m3fn,
+        ml_dtypes.float6_e3m2fn,
         ml_dtypes.float4_e2m1fn,
     )
 )

@@ -26,8 +26,7 @@ from onnx_arch.graphs.evaluation import Value, call_node, run_call
 from onnx_arch.graphs.model import Node
 
 from ..operators.judging import run_onnxruntime
-from ..operators.node_cases import Case
-from ..operators.node_cases import _all_cases as all_cases
+from ..operators.node_cases import Case, all_cases
 
 ONNX, RUNTIME = "ONNX's expected values", "ONNX Runtime"
 

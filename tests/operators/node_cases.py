@@ -67,7 +67,7 @@ def cases(op_types: set[str], *, domain: str = "") -> list[Case]:
     Raises:
         LookupError: there is no test at all for one of them (a misspelt name would test nothing).
     """
-    found = [case for case in _all_cases() if case.op_type in op_types and case.domain == domain]
+    found = [case for case in all_cases() if case.op_type in op_types and case.domain == domain]
     missing = op_types - {case.op_type for case in found}
     if missing:
         raise LookupError(f"onnx {onnx.__version__} has no single-node test of {', '.join(sorted(missing))}")
@@ -75,7 +75,7 @@ def cases(op_types: set[str], *, domain: str = "") -> list[Case]:
 
 
 @cache
-def _all_cases() -> tuple[Case, ...]:
+def all_cases() -> tuple[Case, ...]:
     with warnings.catch_warnings():
         # ONNX computes its expected values of log(0), 1/0 and the like while collecting, and NumPy warns of them.
         warnings.simplefilter("ignore")
