@@ -45,6 +45,7 @@ COMMANDS: dict[str, CommandEntry] = {
     "list": CommandEntry("list", "list_entries", "Show the architectures, operators and runtimes there are."),
     "export": CommandEntry("export", "export", "Build a network, translate it to ONNX and prove the translation."),
     "check": CommandEntry("check", "check", "Judge every operator of an .onnx file in a runtime."),
+    "generate": CommandEntry("generate", "generate", "Generate words or pictures, step by step."),
     "bench": CommandEntry("bench", "bench", "Measure a model's speed, and compare it."),
     "report": CommandEntry("report", "report", "Turn results into one HTML page."),
 }

@@ -30,6 +30,11 @@ OPTIONS = {
     ],
     "bench": ["--against", "--provider", "--batch", "--threads", "--json", "--quiet"],
     "report": ["-o", "--quiet"],
+    "generate": [
+        "--prompt", "--tokens", "--tokenizer", "-o", "--count", "--seed", "--max-length", "--temperature", "--top-k",
+        "--top-p", "--negative-prompt", "--steps", "--guidance", "--height", "--width", "--one-file", "--preset",
+        "--weights", "--provider", "--threads", "--json", "--quiet",
+    ],
 }  # fmt: skip
 """The options that people and scripts rely on: more may come, none goes."""
 

@@ -18,6 +18,7 @@ FLOORS = {
     "exporters": 3,
     "conformance": 4,
     "benchmarks": 4,
+    "generation": 4,
     "reports": 5,
     "cli": 6,
 }
@@ -25,7 +26,7 @@ ROOMS = [name for name in FLOORS if name != "errors"]
 STANDALONE = ["runtimes/worker.py", "runtimes/*_adapter.py"]
 """Scripts of the worker process: started by path, and an adapter imports the runtime that it drives."""
 
-WITHOUT_TORCH = ["operators", "runtimes", "graphs", "conformance", "benchmarks", "reports", "cli"]
+WITHOUT_TORCH = ["operators", "runtimes", "graphs", "conformance", "benchmarks", "generation", "reports", "cli"]
 """Checking and benchmarking a bare .onnx file works where torch cannot be imported."""
 
 ROOT = Path(__file__).resolve().parents[2]
