@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import enum
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -18,6 +17,7 @@ from .terminal import (
     STANDARD_OUTPUT,
     ExitStatus,
     check_targets,
+    command_words,
     get_console,
     get_output,
     json_lines,
@@ -98,13 +98,13 @@ def bench(
     from ..benchmarks.sampling import Pace  # noqa: PLC0415 - as above
     from ..runtimes.session import RuntimeOptions  # noqa: PLC0415 - as above
 
-    check_targets({"--json": json, "--html": html})
     options = RuntimeOptions(
         runtime=runtime, python=python, provider=provider.value, optimization=optimization.value, threads=threads
     )
     request = Request(options, against, tuple(batch or ()), parse_dims(dim or ()), seed, weights)
     with ExitStack() as temporary:
         paths = [path for word in models for path in find_models(word, preset, seed, temporary)]
+        check_targets({"--json": json, "--html": html}, [weights, *map(_file, paths)])
         jobs = [job for path in paths for job in plan(path, request)]
         return _measure(jobs, Pace(duration_s=duration), json, html, quiet)
 
@@ -126,6 +126,10 @@ def find_models(word: str, preset: str, seed: int, temporary: ExitStack) -> list
     if path.suffix or len(path.parts) > 1:
         return [path]  # loading says what is wrong with it
     raise UnknownEntryError(f"{word}: no such file, and no such architecture; there are {', '.join(listings())}")
+
+
+def _file(path: Path) -> Path:
+    return path / "model.onnx" if path.is_dir() else path
 
 
 def models_in(path: Path) -> list[Path]:
@@ -177,7 +181,7 @@ def _header(jobs: Sequence[Job], pace: Pace) -> BenchHeader:
     from ..benchmarks.machine import describe  # noqa: PLC0415 - as above
     from ..benchmarks.results import BenchHeader  # noqa: PLC0415 - as above
 
-    return BenchHeader(tuple(sys.argv[1:]), describe(), describe_method(pace), rows=len(jobs))
+    return BenchHeader(command_words(), describe(), describe_method(pace), rows=len(jobs))
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from .terminal import (
     STANDARD_OUTPUT,
     ExitStatus,
     check_targets,
+    command_words,
     get_console,
     get_output,
     parse_dims,
@@ -106,8 +107,9 @@ def check(
     from ..graphs.loading import load_model  # noqa: PLC0415 - as above
     from ..runtimes.session import RuntimeOptions  # noqa: PLC0415 - as above
 
-    check_targets({"--json": json, "--junit": junit, "--html": html})
+    targets = {"--json": json, "--junit": junit, "--html": html}
     loaded = load_model(model)
+    check_targets(targets, [loaded.path, *loaded.external_files, inputs, image, *_tensors(test_data)])
     bundle = model if model.is_dir() else None
     source = InputSource(inputs, test_data, image, parse_dims(dim or []), seed, bundle)
     feeds, described = load_feeds(loaded, source)
@@ -119,12 +121,15 @@ def check(
         threads=threads,
         time_limit_s=time_limit,
     )
-    words = ("onnx-arch", *(Path(word).name or word for word in sys.argv[1:]))
-    request = CheckRequest(options, described, words, _earlier(resume))
+    request = CheckRequest(options, described, command_words(), _earlier(resume))
     stream = _run(loaded, feeds, request, json, quiet)
     _write_views(stream, junit, html)
     _show(stream, all_rows, quiet or json == STANDARD_OUTPUT)
     return _status(stream)
+
+
+def _tensors(test_data: Path | None) -> Iterator[Path]:
+    return iter(()) if test_data is None else test_data.rglob("*.pb")
 
 
 def _earlier(resume: Path | None):

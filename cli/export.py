@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import enum
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -15,7 +14,16 @@ import typer
 
 from .. import __version__
 from ..errors import InvalidArgumentError
-from .terminal import STANDARD_OUTPUT, ExitStatus, get_console, get_output, json_lines, progress
+from .terminal import (
+    STANDARD_OUTPUT,
+    ExitStatus,
+    check_targets,
+    command_words,
+    get_console,
+    get_output,
+    json_lines,
+    progress,
+)
 
 if TYPE_CHECKING:
     from ..exporters.bundle import Bundle
@@ -31,6 +39,13 @@ class Dtype(enum.StrEnum):
     BFLOAT16 = "bfloat16"
 
 
+class Unpool(enum.StrEnum):
+    """What unpooling becomes."""
+
+    NATIVE = "native"
+    SCATTER = "scatter"
+
+
 Names = Annotated[
     list[str],
     typer.Argument(
@@ -40,7 +55,7 @@ Names = Annotated[
 Output = Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Each bundle becomes DIR/NAME.")]
 Preset = Annotated[str, typer.Option("--preset", help="Size of an architecture: published or tiny.")]
 Opset = Annotated[
-    int | None, typer.Option("--opset", metavar="N", help="ai.onnx version, 18 to 25.  [default: 20; 22 for bfloat16]")
+    int | None, typer.Option("--opset", metavar="N", help="ai.onnx version, 18 to 28.  [default: 20; 22 for bfloat16]")
 ]
 DtypeOption = Annotated[
     Dtype | None, typer.Option("--dtype", help="Floating-point type.  [default: float32; a module's own]")
@@ -68,6 +83,12 @@ Inputs = Annotated[
     ),
 ]
 External = Annotated[bool, typer.Option("--external-data", help="Put weights beside the model whatever their size.")]
+UnpoolOption = Annotated[
+    Unpool,
+    typer.Option(
+        "--unpool", help="Unpooling as MaxUnpool, or as scatters for runtimes that have none (ONNX Runtime on CUDA)."
+    ),
+]
 Json = Annotated[str | None, typer.Option("--json", metavar="FILE|-", help="Write JSON lines; - is standard output.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing; the exit status tells.")]
 
@@ -83,6 +104,7 @@ def export(
     dynamic: Dynamic = None,
     inputs: Inputs = None,
     external_data: External = False,
+    unpool: UnpoolOption = Unpool.NATIVE,
     json: Json = None,
     quiet: Quiet = False,
 ) -> ExitStatus:
@@ -97,6 +119,7 @@ def export(
     from ..exporters.targets import check_names  # noqa: PLC0415 - imports NumPy
 
     check_names(names)
+    check_targets({"--json": json}, [weights, *(name.rpartition(":")[0] or None for name in names)])
     options = {
         "opset": opset,
         "weights": weights,
@@ -104,6 +127,7 @@ def export(
         "dynamic": dynamic or (),
         "inputs": inputs or (),
         "external_data": external_data,
+        "unpool": unpool.value,
     }
     own = {"dtype": None if dtype is None else dtype.value}
     begin = time.monotonic()
@@ -139,7 +163,7 @@ def _told(quiet: bool) -> Iterator[Callable[[str], None]]:
 
 
 def _header() -> dict[str, Any]:
-    words = ["onnx-arch", *(Path(word).name or word for word in sys.argv[1:])]
+    words = command_words()
     return {"kind": "header", "format_version": FORMAT_VERSION, "command": words, "onnx_arch": __version__}
 
 

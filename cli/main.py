@@ -11,8 +11,10 @@ import errno
 import importlib
 import io
 import os
+import signal
 import sys
 import traceback
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -45,6 +47,7 @@ COMMANDS: dict[str, CommandEntry] = {
     "list": CommandEntry("list", "list_entries", "Show the architectures, operators and runtimes there are."),
     "export": CommandEntry("export", "export", "Build a network, translate it to ONNX and prove the translation."),
     "check": CommandEntry("check", "check", "Judge every operator of an .onnx file in a runtime."),
+    "conform": CommandEntry("conform", "conform", "Judge a runtime by a suite of operators."),
     "generate": CommandEntry("generate", "generate", "Generate words or pictures, step by step."),
     "bench": CommandEntry("bench", "bench", "Measure a model's speed, and compare it."),
     "report": CommandEntry("report", "report", "Turn results into one HTML page."),
@@ -105,9 +108,32 @@ def run(arguments: Sequence[str]) -> int:
 
 def main() -> None:
     """Entry point of `onnx-arch`: exits 0, 1 or 2 and never shows a traceback unless ONNX_ARCH_DEBUG is set."""
+    _open_what_is_closed()
+    _end_in_order()
+    if not sys.warnoptions and not os.environ.get(DEBUG_VARIABLE):
+        warnings.simplefilter("ignore")  # libraries warn their programmers; what concerns the user is a result
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a name that the terminal cannot show is no failure
     sys.exit(guarded(lambda: run(sys.argv[1:])))
+
+
+def _open_what_is_closed() -> None:
+    """Put the null device where standard output or error is closed: the next file opened would take its place."""
+    for name, number, mode in (("stdin", 0, "r"), ("stdout", 1, "w"), ("stderr", 2, "w")):
+        if getattr(sys, name) is None:
+            nothing = os.open(os.devnull, os.O_RDWR)
+            if nothing != number:
+                os.dup2(nothing, number)
+                os.close(nothing)
+            setattr(sys, name, open(number, mode, encoding="utf-8", closefd=False))  # noqa: SIM115 - for as long as we run
+
+
+def _end_in_order() -> None:
+    """Let what ends a job (`kill`, a closed terminal) end it as Ctrl-C does: processes ended, folders removed."""
+    for name in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, signal.default_int_handler)
 
 
 def guarded(work: Callable[[], int]) -> int:
@@ -124,7 +150,8 @@ def guarded(work: Callable[[], int]) -> int:
     except KeyboardInterrupt as error:
         status = _refuse("interrupted; what was computed is kept", error)
     except BaseException as error:  # noqa: BLE001 - the one place that catches: every failure becomes one line
-        status = _refuse(f"error: {describe(error)}", error)
+        silent = isinstance(error.__context__, BrokenPipeError) and isinstance(error, SystemExit)  # rich ends so
+        status = ExitStatus.COULD_NOT_RUN if silent else _refuse(f"error: {describe(error)}", error)
     _settle_output()
     return status
 

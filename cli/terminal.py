@@ -9,6 +9,7 @@ from __future__ import annotations
 import enum
 import json
 import os
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -19,6 +20,9 @@ from ..errors import InvalidArgumentError, StreamError
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress
+
+_FOLDERS = re.compile(r"(?:^|(?<==))[^=]*/(?=[^/])")
+"""The folders of a path, which is a whole word or what follows the = of an option."""
 
 STANDARD_OUTPUT = "-"
 """The FILE of `--json FILE` that means standard output."""
@@ -82,23 +86,34 @@ def print_columns(rows: Sequence[Sequence[str]], indent: str = "  ") -> None:
         print(indent + line.rstrip())
 
 
-def check_targets(targets: Mapping[str, str | os.PathLike[str] | None]) -> None:
-    """Refuse options that would write over each other's file.
+Place = str | os.PathLike[str]
+
+
+def check_targets(targets: Mapping[str, Place | None], read: Iterable[Place | None] = ()) -> None:
+    """Refuse options that would write over each other's file, or over one that the command reads.
 
     Args:
         targets: where each option writes, by its name; None where it was not given. Devices may be shared.
+        read: files that must stay as they are; None where one was not given.
 
     Raises:
         InvalidArgumentError: two of them name one file.
     """
-    taken: dict[str, str] = {}
+    taken = {os.path.realpath(file): "" for file in read if file is not None}
     for option, target in targets.items():
         if target is None or str(target) == STANDARD_OUTPUT or str(target).startswith("/dev/"):
             continue
         place = os.path.realpath(target)
+        if taken.get(place) == "":
+            raise InvalidArgumentError(f"{option} {os.fspath(target)} would overwrite a file that is read")
         if place in taken:
-            raise InvalidArgumentError(f"{option} and {taken[place]} name the same file: {target}")
+            raise InvalidArgumentError(f"{option} and {taken[place]} name the same file: {os.fspath(target)}")
         taken[place] = option
+
+
+def command_words() -> tuple[str, ...]:
+    """The words of this command for a result's header, without the folders of this machine."""
+    return ("onnx-arch", *(_FOLDERS.sub("", word) for word in sys.argv[1:]))
 
 
 def parse_dims(words: Iterable[str]) -> dict[str, int]:

@@ -29,7 +29,13 @@ Record = Header | NodeResult | Footer
 PARTIAL_SUFFIX = ".partial"
 """Added to the file's name until the run is complete."""
 
-_RECORDS: Mapping[str, type[Record]] = {"header": Header, "node": NodeResult, "output": NodeResult, "footer": Footer}
+_RECORDS: Mapping[str, type[Record]] = {
+    "header": Header,
+    "node": NodeResult,
+    "output": NodeResult,
+    "case": NodeResult,
+    "footer": Footer,
+}
 
 
 @dataclass(frozen=True)
@@ -106,12 +112,26 @@ class StreamWriter:
         except BrokenPipeError:
             raise
         except OSError as error:
-            raise StreamError(f"cannot write {self._name}: {error.strerror or error}") from error
+            raise self._refused(error) from error
         self._last = record
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self._path is None or self._file is None:
+            return
+        try:
+            self._finish()
+        except BrokenPipeError:
+            raise
+        except OSError as failure:
+            if error is None:  # else what could not be written has been said already
+                raise self._refused(failure) from failure
+
+    def _refused(self, error: OSError) -> StreamError:
+        return StreamError(f"cannot write {self._name}: {error.strerror or error}")
+
+    def _finish(self) -> None:
         if self._path is None or self._file is None:
             return
         self._file.close()
@@ -157,7 +177,7 @@ def read_stream(source: Source) -> Stream:
 
 
 def resumable_rows(path: str | os.PathLike[str], header: Header) -> dict[str, NodeResult]:
-    """Node rows of an earlier run that the run described by `header` need not judge again, by name of the node.
+    """Rows of an earlier run that the run described by `header` need not judge again, by name of the node or case.
 
     Rows of the model's own outputs are left out: they are judged anew.
 
@@ -175,7 +195,7 @@ def resumable_rows(path: str | os.PathLike[str], header: Header) -> dict[str, No
         if ours.get(key) != theirs.get(key):
             difference = f"{key} is {theirs.get(key)!r} there and {ours.get(key)!r} here"
             raise StreamError(f"{earlier.source} cannot be resumed: {difference}")
-    return {row.node: row for row in earlier.rows if row.kind == "node"}
+    return {row.node: row for row in earlier.rows if row.kind != "output"}
 
 
 def _decode(fields: dict[str, Any], where: str) -> Record:

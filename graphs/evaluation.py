@@ -24,6 +24,10 @@ WIDE_FLOATS = frozenset({"float64", "float32", "float16", "bfloat16"})
 """Types between which a clean run does not round at a Cast: there the type is storage, not semantics."""
 
 
+REFUSALS = (ValueError, ArithmeticError, LookupError, TypeError, AttributeError, MemoryError)
+"""What a kernel raises on inputs or attributes that it cannot take: a stride of 0, a window of 2^31 elements."""
+
+
 def call_node(node: Node, values: Mapping[str, Value]) -> Call:
     """Resolve a node to a kernel call on these values.
 
@@ -79,7 +83,7 @@ def judge_call(node: Node, call: Call) -> tuple[tuple[Value, ...], tuple[Scale, 
 def _guarded(node: Node, call: Call) -> Iterator[None]:
     try:
         yield
-    except (ValueError, IndexError, TypeError) as error:
+    except REFUSALS as error:
         shapes = ", ".join(str(getattr(x, "shape", None)) for x in call.inputs)
         raise InvalidInputError(f"node {node.name} ({node.op_type}): inputs of shapes {shapes}: {error}") from error
 
@@ -228,7 +232,7 @@ def _in_plain_float32(node: Node, call: Call) -> tuple[Value, ...]:
     """The outputs of a call in float32 with plain loops, rounded to the types in which they are stored."""
     try:
         data = plain_outputs(call)
-    except (ValueError, IndexError, TypeError) as error:
+    except REFUSALS as error:
         raise InvalidInputError(f"node {node.name} ({node.op_type}) in float32: {error}") from error
     dtypes = output_dtypes(call, data)
     return tuple(

@@ -24,6 +24,9 @@ from .session import OPTIMIZATIONS, PROVIDERS, RuntimeOptions, SessionInfo
 MOST_THREADS = 1024
 """Beyond it systems refuse to start threads, and runtimes answer with whatever comes of that."""
 
+START_LIMIT_S = 60.0
+"""What a process may take to import a runtime, however short the limit of its runs: a busy machine takes seconds."""
+
 _OF_THE_PROCESS = ("runtime", "python", "memory_limit_bytes")
 
 
@@ -83,7 +86,7 @@ class Worker:
             raise
 
     def _start(self, script: Path) -> dict[str, str]:
-        limit_s, memory = self.options.time_limit_s, self.options.memory_limit_bytes
+        limit_s, memory = max(self.options.time_limit_s, START_LIMIT_S), self.options.memory_limit_bytes
         hello = self.connection.greeting(limit_s)
         self.connection.call({"op": "adapter", "script": str(script), "memory_limit_bytes": memory}, limit_s)
         return hello["versions"]

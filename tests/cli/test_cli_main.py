@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -128,6 +129,39 @@ def test_output_pipe_closed_by_its_reader_is_quiet(tmp_path):
     assert process.stderr.read() == b""
     process.stderr.close()
     assert process.wait(timeout=60) == 2
+
+
+def test_table_whose_reader_closes_the_pipe_is_quiet(tmp_path):
+    """rich answers a closed pipe with an exit of its own."""
+    draws = (
+        "import sys; from onnx_arch.cli.main import guarded; from onnx_arch.cli.terminal import get_output\n"
+        "sys.stdin.read(); sys.exit(guarded(lambda: get_output().print('x ' * 10**6) or 0))"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", draws], cwd=tmp_path, stdin=-1, stdout=-1, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.close()
+        process.stdout = None
+        _, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (2, "")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="descriptors of Unix")
+def test_output_closed_from_the_start_is_no_failure(onnx_arch):
+    """`>&-`: what would be printed goes nowhere, and no file that is opened later takes its place."""
+    done = onnx_arch("list", capture_output=False, preexec_fn=lambda: os.close(1), stderr=subprocess.PIPE)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_warnings_of_libraries_stay_silent():
+    warns = (
+        "import sys, warnings; from onnx_arch.cli import main as frame\n"
+        "frame.run = lambda _: warnings.warn('Mean of empty slice', RuntimeWarning) or 0\n"
+        "frame.main()"
+    )
+    done = subprocess.run([sys.executable, "-c", warns], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here: a disk that is always full")

@@ -13,6 +13,7 @@ from rich.console import Console
 from onnx_arch.cli.terminal import (
     ExitStatus,
     check_targets,
+    command_words,
     get_console,
     get_output,
     json_lines,
@@ -62,6 +63,19 @@ def test_check_targets_one_file_twice_is_refused_and_devices_are_shared(tmp_path
     check_targets({"--json": tmp_path / "a", "--html": tmp_path / "b", "--junit": None})
     with pytest.raises(InvalidArgumentError, match="--html and --json name the same file"):
         check_targets({"--json": tmp_path / "a", "--html": tmp_path / "x" / ".." / "a"})
+
+
+def test_check_targets_file_that_is_read_is_never_written(tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path / "model.onnx")
+    with pytest.raises(InvalidArgumentError, match=r"--json .*link would overwrite a file that is read"):
+        check_targets({"--html": None, "--json": tmp_path / "link"}, [None, tmp_path / "model.onnx"])
+
+
+def test_command_words_leave_out_the_folders_of_this_machine(monkeypatch):
+    words = ["check", "/home/me/a.onnx", "--json=/home/me/b.jsonl", "x=batch,3:float32", "../net.py:make", "out/"]
+    monkeypatch.setattr("sys.argv", ["/usr/bin/onnx-arch", *words])
+    told = ("onnx-arch", "check", "a.onnx", "--json=b.jsonl", "x=batch,3:float32", "net.py:make", "out/")
+    assert command_words() == told
 
 
 @pytest.mark.parametrize("make", [get_console, get_output])

@@ -419,3 +419,17 @@ def test_wrong_small_rows_do_not_hide_behind_large_ones(tmp_path: Path) -> None:
     rows = _rows(model, RuntimeOptions(), {"x": x}, open_session=_untouched_wrong(half_precision))
     assert _not_passed(rows, "output") == {"y": Outcome.FAILED}
     assert _not_passed(_rows(model, RuntimeOptions(), {"x": x})) == {}
+
+
+def test_attribute_that_no_kernel_can_take_leaves_the_rest_judged(tmp_path: Path) -> None:
+    """A stride of 0 divides by zero in a kernel: that is a row, not the end of the run."""
+    nodes = [
+        helper.make_node("Relu", ["x"], ["r"]),
+        helper.make_node("Conv", ["r", "w"], ["c"], strides=[0, 0]),
+        helper.make_node("Neg", ["x"], ["y"]),
+    ]
+    weights = {"w": np.ones((3, 3, 3, 3), np.float32)}
+    path = _save(tmp_path / "stride.onnx", nodes, weights, inputs={"x": [1, 3, 5, 5]}, outputs=["c", "y"])
+    rows = {row.node: row.outcome for row in _rows(load_model(path), _faulty()) if row.kind == "node"}
+    assert rows["Relu_0"] is rows["Neg_0"] is Outcome.PASSED
+    assert rows["Conv_0"] is not Outcome.PASSED

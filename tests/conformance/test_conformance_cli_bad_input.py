@@ -267,3 +267,31 @@ def test_operator_of_a_domain_of_its_own_is_unsupported_and_the_rest_is_judged(c
 
 def test_views_that_cannot_be_written_are_told_in_one_line(check: Command, model: Path, tmp_path: Path) -> None:
     assert_refused(check(model, "--quiet", "--html", tmp_path / "no" / "page.html"), "page.html")
+
+
+@pytest.mark.parametrize("option", ["--json", "--junit", "--html"])
+@pytest.mark.parametrize("target", ["small.onnx", "inputs.npz", "picture.data"])
+def test_view_that_would_overwrite_what_is_read_is_refused(
+    option: str, target: str, check: Command, tmp_path: Path
+) -> None:
+    proto = small_model(2)
+    onnx.save_model(
+        proto, tmp_path / "small.onnx", save_as_external_data=True, location="picture.data", size_threshold=0
+    )
+    np.savez(tmp_path / "inputs.npz", x=np.ones((2, 16), np.float32))
+    before = (tmp_path / target).read_bytes()
+    words = [tmp_path / "small.onnx", "--inputs", tmp_path / "inputs.npz", option, tmp_path / target]
+    assert_refused(check(*words), option, target, "overwrite")
+    assert (tmp_path / target).read_bytes() == before
+
+
+def test_view_that_would_overwrite_test_data_is_refused(check: Command, model: Path, tmp_path: Path) -> None:
+    file = tmp_path / "test_data_set_0" / "input_0.pb"
+    file.parent.mkdir()
+    file.write_bytes(onnx.numpy_helper.from_array(np.ones((2, 16), np.float32), "x").SerializeToString())
+    assert_refused(check(model, "--test-data", tmp_path, "--json", file), "input_0.pb", "overwrite")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device of Linux")
+def test_results_on_a_full_disk_are_told_by_name(check: Command, model: Path) -> None:
+    assert_refused(check(model, "--json", "/dev/full"), "cannot write /dev/full", "No space left")

@@ -181,17 +181,23 @@ def test_run_of_another_model_is_not_resumed(check: Command, model: Path, tmp_pa
     assert_refused(check(other, "--resume", result), "result.jsonl", "model_sha256")
 
 
-def test_interrupted_run_ends_quickly_and_says_so(model: Path, tmp_path: Path) -> None:
-    """Ctrl-C while the runtime hangs: one line, no traceback, no worker left behind."""
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=lambda number: number.name)
+def test_interrupted_run_ends_quickly_and_says_so(number: signal.Signals, model: Path, tmp_path: Path) -> None:
+    """Ctrl-C, `kill` or a closed terminal while the runtime hangs: one line, no traceback, nothing left behind."""
+    (tmp_path / "temporary").mkdir()
     words = ["check", str(model), "--runtime", NODE_BY_NODE, "--json", str(tmp_path / "result.jsonl")]
     code = "from onnx_arch.cli.main import main; main()"
     environment = {**os.environ, "ONNX_ARCH_TEST_FAULT": "hang", "ONNX_ARCH_TEST_OP_TYPES": "Relu"}
+    environment["TMPDIR"] = str(tmp_path / "temporary")
     with subprocess.Popen(
         [sys.executable, "-c", code, *words], stderr=subprocess.PIPE, text=True, env=environment, cwd=tmp_path
     ) as process:
-        time.sleep(5)
-        process.send_signal(signal.SIGINT)
+        while process.poll() is None and not list((tmp_path / "temporary").glob("onnx-arch-worker-*")):
+            time.sleep(0.1)
+        time.sleep(2)
+        process.send_signal(number)
         _, err = process.communicate(timeout=30)
     assert process.returncode == 2
     assert "Traceback" not in err
     assert err.strip().splitlines()[-1].startswith("onnx-arch: interrupted")
+    assert list((tmp_path / "temporary").glob("onnx-arch-*")) == []
