@@ -443,14 +443,20 @@ def _deviations(judged: Judged, wide: Array, finite: Array) -> tuple[Array, Arra
             gap = np.where(finite, gap, 0.0)
         denominator = np.maximum(judged.scale.magnitude * half_unit(judged.format), _floor(judged.format))
         z = gap / denominator
-    if judged.format.smallest_normal > _FLUSHABLE:
+    if judged.format.smallest_normal > _FLUSHABLE and not _has_subnormals(wide, judged.format):
         flushed = (wide == 0) & (np.abs(judged.reference) < judged.format.smallest_normal)
         z = np.where(flushed, np.minimum(z, 1.0), z)
     return (z if np.isfinite(z).all() else np.nan_to_num(z, nan=0.0)), gap
 
 
+def _has_subnormals(wide: Array, format_: FloatFormat) -> bool:
+    """Whether a tensor holds subnormal numbers: then zeros beside them were not flushed."""
+    return bool(((wide != 0) & (np.abs(wide) < format_.smallest_normal)).any())
+
+
 def _figures(judged: Judged, z: Array, gap: Array) -> Verdict:
-    rms = float(np.sqrt(np.mean(np.square(z))))
+    with np.errstate(over="ignore"):
+        rms = float(np.sqrt(np.mean(np.square(z))))
     bits = judged.format.fraction_bits + 1 - math.log2(rms) if rms > 0 and math.isfinite(rms) else None
     return Verdict(Outcome.PASSED, judged.rule, max_z=float(z.max()), rms_z=rms, bits=bits, max_abs=float(gap.max()))
 
@@ -480,7 +486,8 @@ def _by_ulp(judged: Judged, z: Array, verdict: Verdict) -> Verdict:
     verdict = replace(verdict, allowed_max_z=float(allowed[np.isfinite(allowed)].max(initial=0.0)))
     if not excess.any():
         return verdict
-    worst = int(np.argmax(np.where(excess, z / np.maximum(allowed, 1e-300), 0.0)))
+    share = np.divide(z, allowed, out=np.full(z.shape, np.inf), where=np.broadcast_to(allowed > 0, z.shape))
+    worst = int(np.argmax(np.where(excess, share, 0.0)))
     limit = float(np.broadcast_to(allowed, z.shape).reshape(-1)[worst])
     text = (
         f"{int(excess.sum())} of {z.size} elements are off by more than {limit:.4g} half-units in the last place; "

@@ -178,9 +178,10 @@ def _taps(x: Array, axis: Axis, sampling: Sampling) -> tuple[Array, Array, Array
 def _weighted(data: Array, axis: int, at: Array, w: Array) -> Array:
     """Σ_t w[:, t] · data at at[:, t] along `axis`."""
     column = (-1, *[1] * (data.ndim - axis - 1))
-    total = np.zeros((*data.shape[:axis], len(at), *data.shape[axis + 1 :]))
+    wide = np.complex128 if data.dtype.kind == "c" else np.float64
+    total = np.zeros((*data.shape[:axis], len(at), *data.shape[axis + 1 :]), wide)
     for t in range(at.shape[1]):
-        part = np.take(data, at[:, t], axis).astype(np.float64, copy=False)
+        part = np.take(data, at[:, t], axis).astype(wide, copy=False)
         part *= w[:, t].reshape(column)
         total += part
     return total
@@ -232,13 +233,13 @@ def resample_scale(
     if sampling.mode == "nearest":
         choices = [(0, -move, move) if move.any() else (0,) for move in moves]
         others = [_interpolate(data, axes, sampling, shifts) for shifts in product(*choices)]
-        if y.dtype.kind != "f":
+        if y.dtype.kind not in "fc":
             return undetermined(np.any([other != y for other in others], axis=0))
         reach = np.max([np.where(other == y, 0, np.abs(other - y)) for other in others], axis=0)
         return Scale(reach / _half_unit(stored), 1, Rule.ULP) if reach.any() else undetermined(np.zeros((), bool))
-    if y.dtype.kind != "f":
+    if y.dtype.kind not in "fc":
         return undetermined(np.ones((), bool))
-    reach, size, roundings = np.zeros_like(y), np.abs(data), 0
+    reach, size, roundings = np.zeros(y.shape), np.abs(data), 0
     for number, (axis, move) in enumerate(zip(axes, moves, strict=True)):
         at, _, w = _taps(_coordinates(axis, sampling.coordinate_transformation_mode), axis, sampling)
         size, roundings = _weighted(size, axis.axis, at, w), roundings + at.shape[1] + WEIGHT_ROUNDINGS

@@ -181,8 +181,9 @@ def _sequence_dtype(
     first = next((dtype for dtype in call.stored if dtype is not None and is_float(dtype)), None)
     element = call.stored[0] if call.stored and call.stored[0] is not None else first
     found = _output_dtype(schema, bound, index, value)
-    if isinstance(value, list) or found in _DECODED:
-        return element if element is not None or found in _DECODED else found
+    is_decoded = found is not None and found in _DECODED  # None equals np.dtype(np.float64)
+    if isinstance(value, list) or is_decoded:
+        return element if element is not None or is_decoded else found
     return found
 
 

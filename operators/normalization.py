@@ -7,10 +7,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import onnx
 
 from ..errors import InvalidAttributeError, InvalidInputError
 from .registry import kernel, scale
 from .scale import Array, Rule, Scale
+from .storage import float_format, is_float
 
 EPSILON = float(np.float32(1e-5))
 FLOAT32_CODE = 1
@@ -47,9 +49,12 @@ def standardized_magnitude(x: Array, axes: tuple[int, ...], epsilon: float) -> A
     return inverse * (np.abs(d) + mean_error) + np.abs(d) * inverse * (cancellation / 2 + ROUNDINGS)
 
 
-def first_stage(stored: Sequence[np.dtype[Any] | None], stash_type: int) -> float:
-    """By how much stage one rounds more than the stored type does: `stash_type` says its precision, 1 is float32."""
-    return 2.0 ** (52 - 23) if stored[0] == np.float64 and stash_type == FLOAT32_CODE else 1.0
+def first_stage(result: np.dtype[Any] | None, stash_type: int) -> float:
+    """By how much stage one rounds more than the type of the result: `stash_type` says its precision."""
+    if result is None or not is_float(result):
+        return 1.0
+    stash = float_format(onnx.helper.tensor_dtype_to_np_dtype(stash_type))
+    return 2.0 ** max(float_format(result).fraction_bits - stash.fraction_bits, 0)
 
 
 def _trailing(x: Array, axis: int, op_type: str) -> tuple[int, ...]:
@@ -109,7 +114,7 @@ def layer_normalization_scale(
     """COMPOSED: `standardized_magnitude` times |Scale|, plus the roundings of the product and of the shift."""
     axes = _trailing(x, axis, "LayerNormalization")
     n = math.prod(x.shape[a] for a in axes)
-    size = first_stage(stored, stash_type) * standardized_magnitude(x, axes, epsilon) * np.abs(weight) + np.abs(y[0])
+    size = first_stage(stored[0], stash_type) * standardized_magnitude(x, axes, epsilon) * np.abs(weight) + np.abs(y[0])
     size = size if b is None else size + np.abs(b)
     mean, inverse = y[1], y[2]
     cancellation = ((x**2).mean(axis=axes, keepdims=True) + mean**2) * inverse**2
@@ -156,9 +161,11 @@ def rms_normalization_scale(
     stash_type: int = FLOAT32_CODE,
     stored: Sequence[np.dtype[Any] | None] = (None,),
 ) -> Scale:
-    """COMPOSED: every step is a product of relative roundings: |y|·(1/2 mean of squares + sqrt, quotient, product)."""
+    """COMPOSED: every step is a product of relative roundings: |y|·(1/2 mean of squares + sqrt, quotient, product).
+
+    The result has the type of the second input."""
     n = math.prod(x.shape[a] for a in _trailing(x, axis, "RMSNormalization"))
-    return Scale(np.abs(y) * ROUNDINGS * first_stage(stored, stash_type), n, Rule.COMPOSED, _spread(n))
+    return Scale(np.abs(y) * ROUNDINGS * first_stage(stored[-1], stash_type), n, Rule.COMPOSED, _spread(n))
 
 
 def _per_channel(values: Array, x: Array) -> Array:
@@ -265,7 +272,7 @@ def group_normalization_scale(
     stored: Sequence[np.dtype[Any] | None] = (None,),
 ) -> Scale:
     """COMPOSED: `standardized_magnitude` over each group, then as in LayerNormalization."""
-    return _group_magnitude(y, x, weight, b, num_groups, epsilon, first_stage(stored, stash_type))
+    return _group_magnitude(y, x, weight, b, num_groups, epsilon, first_stage(stored[0], stash_type))
 
 
 @kernel("GroupNormalization", since=18)

@@ -104,8 +104,9 @@ def _mean_scale(_y: Array, x: Array, axes: Axes, keepdims: bool) -> Scale:
 
 
 def _prod_scale(y: Array, x: Array, axes: Axes, keepdims: bool) -> Scale:
-    """ULP: K − 1 multiplications, each of relative error u, and the rounding to the stored type."""
-    return Scale(np.abs(y), max(_count(x, axes), 1), Rule.ULP)
+    """COMPOSED at |y|: K − 1 multiplications, each rounded relatively with variance u² / 3, and the stored result."""
+    count = max(_count(x, axes), 1)
+    return Scale(np.abs(y), count, Rule.COMPOSED, math.sqrt(1 + count / 3))
 
 
 def _sum_square_scale(y: Array, x: Array, axes: Axes, keepdims: bool) -> Scale:
@@ -233,20 +234,24 @@ def summands(flat: Array, x: Array, axes: Axes) -> Array:
     return chosen.reshape(len(flat), -1)
 
 
-@products("ReduceSum", since=13)
-def reduce_sum_products(
-    flat: Array, x: Array, axes: Array | None = None, /, *, keepdims: int = 1, noop_with_empty_axes: int = 0
-) -> Array:
-    """The values that are added."""
-    return summands(flat, x, _resolve(x, axes, bool(noop_with_empty_axes)))
+def _register_summands(op_type: str, power: Callable[[Array], Array]) -> None:
+    """List what a sum of powers adds up, for both forms of `axes`."""
+
+    @products(op_type, since=REDUCTIONS[op_type].axes_input_since)
+    def by_input(
+        flat: Array, x: Array, axes: Array | None = None, /, *, keepdims: int = 1, noop_with_empty_axes: int = 0
+    ) -> Array:
+        """The values that are added."""
+        return power(summands(flat, x, _resolve(x, axes, bool(noop_with_empty_axes))))
+
+    @products(op_type, since=1)
+    def by_attribute(flat: Array, x: Array, /, *, axes: Sequence[int] | None = None, keepdims: int = 1) -> Array:
+        """The values that are added."""
+        return power(summands(flat, x, _resolve(x, axes, False)))
 
 
-@products("ReduceSum", since=1)
-def reduce_sum_attribute_products(
-    flat: Array, x: Array, /, *, axes: Sequence[int] | None = None, keepdims: int = 1
-) -> Array:
-    """The values that are added."""
-    return summands(flat, x, _resolve(x, axes, False))
+for _op_type, _power in (("ReduceSum", np.array), ("ReduceL1", np.abs), ("ReduceSumSquare", np.square)):
+    _register_summands(_op_type, _power)
 
 
 @products("ReduceMean", since=18)

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import onnx
 
+from onnx_arch.operators.conversion import bit_width
 from onnx_arch.operators.scale import Array
 
 from .element_types import CODES, ELEMENTS, retyped
@@ -67,11 +68,16 @@ _REDUCTIONS = {
     },
     **{("", "ReduceSum", since): _REDUCED for since in (1, 11)},
 }
+CHANCES = np.random.default_rng(10).random((10, 20)).astype(F)
 _RANDOM = {
     **{("", "RandomNormal", since): sample(shape=[50, 4], mean=1.0, scale=2.0) for since in (1, 22)},
     **{("", "RandomUniform", since): sample(shape=[50, 4], low=-1.0) for since in (1, 22)},
-    **{("", f"Random{name}Like", since): sample(MATRIX) for name in ("Normal", "Uniform") for since in (1, 22)},
-    **{("", "Multinomial", since): sample(MATRIX, sample_size=5) for since in (7, 22)},
+    **{("", f"Random{name}Like", since): sample(CHANCES) for name in ("Normal", "Uniform") for since in (1, 22)},
+    **{("", "Multinomial", since): sample(MATRIX, sample_size=40) for since in (7, 22)},
+    **{("", "Bernoulli", since): sample(CHANCES) for since in (15, 22)},
+    **{("", "Dropout", since): sample(MATRIX, is_test=1, outputs=2) for since in (1, 6)},
+    **{("", "Dropout", since): sample(MATRIX, outputs=2) for since in (7, 10)},
+    **{("", "Dropout", since): sample(CHANCES, np.array(0.25, F), np.array(True), outputs=2) for since in (12, 13, 22)},
 }
 _OLD = {
     ("", "Pad", 1): sample(MATRIX, paddings=[0, 1, 2, 0], mode="reflect"),
@@ -173,6 +179,19 @@ _LEARNING = {
     ),
     (ML, "ZipMap", 1): sample(MATRIX, classlabels_int64s=[5, 6, 7, 8]),
 }
+_BY_WIDTH: dict[int, list[str]] = {}
+for _name, _dtype in ELEMENTS.items():
+    if _name not in ("string", "float6e2m3", "float6e3m2"):
+        _BY_WIDTH.setdefault(bit_width(_dtype), []).append(_name)
+
+
+def _recurrent(gates: int) -> Sample:
+    """Two steps of two sequences of different lengths, with three inputs and two hidden values."""
+    lengths = np.array([2, 1], np.int32)
+    weights = (normal(21, 1, 2 * gates, 3), normal(22, 1, 2 * gates, 2), normal(23, 1, 4 * gates))
+    return sample(normal(20, 2, 2, 3), *weights, lengths, hidden_size=2, outputs=2)
+
+
 _LINEAR: Mapping[str, Any] = {"coefficients": normal(6, 12).tolist(), "intercepts": [0.5, 0.0, -0.5]}
 _MACHINE: Mapping[str, Any] = {
     **{**VECTORS, "coefficients": normal(8, 3).tolist(), "support_vectors": normal(9, 12).tolist()},
@@ -204,23 +223,46 @@ BY_HAND: Mapping[tuple[str, str, int], Sample] = {**_REDUCTIONS, **_RANDOM, **_O
 
 EXTRA: Mapping[tuple[str, str], tuple[Sample, ...]] = {
     ("", "BitCast"): tuple(
-        sample(np.array([1, 0, 3], dtype), to=code)
-        for width in (("float", "int32", "uint32"), ("double", "int64", "uint64"), ("float16", "bfloat16", "int16"))
-        for dtype in (ELEMENTS[width[0]],)
-        for code in (CODES[name] for name in width)
+        sample(retyped(np.array([1, 0, 3, 2]), f"tensor({source})"), to=CODES[target])
+        for names in _BY_WIDTH.values()
+        for source in names
+        for target in names
+    ),
+    ("", "Attention"): tuple(
+        sample(*(normal(seed, 1, 2, 3, 4) for seed in (11, 12, 13)), mask)
+        for mask in (normal(14, 3, 3), np.eye(3, dtype=bool))
+    ),
+    **{("", name): (_recurrent(gates),) for name, gates in (("RNN", 1), ("GRU", 3), ("LSTM", 4))},
+    ("", "Dropout"): (sample(CHANCES), sample(MATRIX, np.array(0.25, F), np.array(False))),
+    ("", "QLinearConv"): (
+        sample(
+            *(
+                np.arange(8, dtype=np.uint8).reshape(1, 1, 2, 4),
+                F(0.5),
+                np.uint8(3),
+                np.full((1, 1, 1, 1), 2, np.uint8),
+            ),
+            *(np.array(0.25, F), np.array(1, np.uint8), np.array(0.125, F), np.array(7, np.uint8)),
+            np.array([9], np.int32),
+        ),
     ),
     ("", "DFT"): (
+        sample(IMAGE[..., None], np.array(4, np.int64)),
         sample(IMAGE[..., None], np.array(4, np.int32)),
         sample(IMAGE[..., None], np.array(4, np.int64), np.array(1, np.int64)),
     ),
     ("", "SequenceInsert"): (
-        sample(TENSORS, TENSORS[1], np.array(-1)),
-        sample(TENSORS, TENSORS[1], np.array(0, np.int32)),
+        *(
+            sample([retyped(x, f"tensor({name})") for x in TENSORS], retyped(MATRIX, f"tensor({name})"))
+            for name in ELEMENTS
+        ),
+        *(sample(TENSORS, TENSORS[1], np.array(-1, dtype)) for dtype in (np.int32, np.int64)),
     ),
     ("", "SplitToSequence"): (sample(MATRIX, np.array([1, 2])),),
     ("", "LayerNormalization"): tuple(sample(MATRIX, np.ones(4, F), stash_type=code, outputs=3) for code in (1, 16)),
-    (ML, "CastMap"): tuple(
-        sample({3: F(1.5), 1: F(-2)}, cast_to=f"TO_{name}") for name in ("FLOAT", "INT64", "STRING")
+    (ML, "CastMap"): (
+        *(sample({3: F(1.5), 1: F(-2)}, cast_to=f"TO_{name}") for name in ("FLOAT", "INT64")),
+        *(sample({3: "4", 1: "2"}, cast_to=f"TO_{name}") for name in ("FLOAT", "INT64", "STRING")),
     ),
     (ML, "CategoryMapper"): (sample(np.array([1, 3]), cats_strings=["a", "b"], cats_int64s=[1, 2]),),
     (ML, "DictVectorizer"): (
@@ -230,9 +272,10 @@ EXTRA: Mapping[tuple[str, str], tuple[Sample, ...]] = {
         sample({1: "x"}, int64_vocabulary=[1, 2]),
         sample({1: np.float64(0.5)}, int64_vocabulary=[1, 2]),
     ),
-    (ML, "Imputer"): tuple(
-        sample(np.array([[1, 2], [0, 4]], dtype), imputed_value_int64s=[5], replaced_value_int64=0)
-        for dtype in (np.int32, np.int64)
+    (ML, "Imputer"): (
+        sample(np.array([[1, 2], [0, 4]], np.int32), imputed_value_int64s=[5], replaced_value_int64=0),
+        sample(np.array([[1, 2], [0, 4]], np.int64), imputed_value_int64s=[5], replaced_value_int64=0),
+        sample(np.array([[1, 2], [0, 4]], np.float64), imputed_value_floats=[5.0], replaced_value_float=0.0),
     ),
     (ML, "LabelEncoder"): _LABELS,
     (ML, "LinearClassifier"): (sample(MATRIX, **_LINEAR, classlabels_strings=["a", "b", "c"], outputs=2),),
