@@ -90,9 +90,10 @@ class Header:
 
 @dataclass(frozen=True)
 class NodeResult:
-    """One judged node (`"kind": "node"`), or one output of the untouched model (`"kind": "output"`).
+    """One judged node (`"kind": "node"`), output of the untouched model ("output"), or case of a suite ("case").
 
-    For kind "output": `node` is the name of the model's output, `op_type` is "" and `outputs` holds that name.
+    For kind "output": `node` is the name of the model's output, `op_type` is "" and `outputs` holds that name. For kind
+    "case": `node` is the name of the case, `op_type` the operator that it is about ("" for a whole graph).
 
     Attributes:
         node: unique, stable name of the node ("Conv_0" by op_type and order where the file has none).
@@ -104,6 +105,10 @@ class NodeResult:
         outcome … max_abs: as in `Verdict`.
         inherited_max_abs: largest |runtime − clean float64 run of the whole graph|, how far errors have grown.
         fingerprint: the hypothesis that explains a failure ("TF32 inputs"), else "".
+        opset: of a case, the model's version of the operator's domain.
+        occurrences: of a case that was cut from models, how many of their nodes are like it.
+        known: the reason why this failure was expected, from an expectations file; "" where it was not.
+        smallest: of a generated case that fails, the smallest call found that fails alike; else "".
     """
 
     node: str
@@ -123,7 +128,16 @@ class NodeResult:
     dtypes: tuple[str | None, ...] = ()
     fingerprint: str = ""
     message: str = ""
+    opset: int | None = None
+    occurrences: int | None = None
+    known: str = ""
+    smallest: str = ""
     kind: str = "node"
+
+    @property
+    def red(self) -> bool:
+        """Whether it makes the exit status 1: a failure that was not expected."""
+        return self.outcome in RED and not self.known
 
 
 @dataclass(frozen=True)
@@ -135,6 +149,9 @@ class Footer:
         duration_s: wall-clock seconds of the run.
         peak_memory_bytes: of this process and of the runtime's worker.
         first_failed: name of the first row in graph order that is not green, or None.
+        unmatched: rows of a file of known failures that no case of the run is about.
+        passing: names of the cases that passed although a row knows them to fail, by the row's title.
+        strict: whether `unmatched` and `passing` make the exit status 1.
     """
 
     counts: Mapping[str, int]
@@ -142,6 +159,9 @@ class Footer:
     peak_memory_bytes: Mapping[str, int] = field(default_factory=dict)
     first_failed: str | None = None
     complete: bool = True
+    unmatched: tuple[str, ...] = ()
+    passing: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    strict: bool = False
     kind: str = "footer"
 
 

@@ -210,7 +210,7 @@ def _row(index: int, row: NodeResult) -> RowView:
     return RowView(
         index=index,
         name=visible(row.node),
-        operator=visible(row.op_type) if row.kind == "node" else "model output",
+        operator=visible(row.op_type) if row.kind != "output" else "model output",
         outcome=row.outcome.value,
         style=style(row),
         rule=visible(row.rule),

@@ -1,7 +1,8 @@
 """Checks as JUnit XML, which CI systems read: one suite per run, one case per row.
 
 A wrong result is a failure; a crash, a hang, an error and an operator that the runtime does not implement are errors;
-what was not judged or not asked is skipped. A run that was cut off has a case of its own that is an error.
+what was not judged or not asked is skipped, and so
+is a failure that was expected. A run that was cut off has a case of its own that is an error.
 """
 
 from __future__ import annotations
@@ -55,11 +56,12 @@ def _suite(stream: Stream) -> TestSuite:
 
 
 def _case(stream: Stream, row: NodeResult) -> TestCase:
-    kind = row.op_type if row.kind == "node" else "output"
+    kind = row.op_type if row.kind != "output" else "output"
     case = TestCase(visible(row.node), f"{visible(stream.header.model)}.{visible(kind)}")
     if row.outcome is not Outcome.PASSED:
         message = visible(row.message) or row.outcome.value
-        result = _RESULTS[row.outcome](message, row.outcome.value)
+        kind = Skipped if row.known else _RESULTS[row.outcome]
+        result = kind(f"known failure: {visible(row.known)}; {message}" if row.known else message, row.outcome.value)
         result.text = _details(row)
         case.result = [result]
     return case
@@ -87,6 +89,9 @@ def _details(row: NodeResult) -> str:
         "max abs": figure(row.max_abs),
         "inherited max abs": figure(row.inherited_max_abs),
         "fingerprint": visible(row.fingerprint),
+        "opset": figure(row.opset),
+        "occurrences": figure(row.occurrences),
+        "smallest": visible(row.smallest),
         "outputs": ", ".join(visible(name) for name in row.outputs),
     }
     return "\n".join(f"{name}: {value}" for name, value in figures.items() if value not in ("", "–"))

@@ -77,7 +77,7 @@ _SPEED_COLUMNS = ("side", "outcome", "median", "p95", "items/s", "cold start", "
 def _cells(row: NodeResult) -> Row:
     return (
         escaped(row.node, _NAME_LIMIT),
-        escaped(row.op_type if row.kind == "node" else "(output)", _NAME_LIMIT),
+        escaped(row.op_type if row.kind != "output" else "(output)", _NAME_LIMIT),
         row.outcome.value,
         escaped(row.rule, _NAME_LIMIT),
         percent(allowance_used(row)),

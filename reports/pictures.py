@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeGuard
 
-from ..conformance.results import RED, NodeResult, Outcome
+from ..conformance.results import NodeResult, Outcome
 from .text import figure, visible
 
 WIDTH = 1040
@@ -144,7 +144,7 @@ def growth_picture(rows: Sequence[NodeResult]) -> Scatter | None:
 
 def style(row: NodeResult) -> str:
     """How a row looks everywhere on the page: "green", "amber" or "red"."""
-    if row.outcome in RED:
+    if row.red:
         return "red"
     return "green" if row.outcome is Outcome.PASSED else "amber"
 
@@ -160,7 +160,7 @@ def _mark(index: int, row: NodeResult, count: int, y: float, look: str) -> Mark:
 
 def _title(row: NodeResult) -> str:
     name = visible(row.node, _TITLE_LIMIT)
-    kind = visible(row.op_type, 40) if row.kind == "node" else "output"
+    kind = visible(row.op_type, 40) if row.kind != "output" else "output"
     parts = [f"{name} · {kind} · {row.outcome}"]
     figures = (("bits", row.bits), ("own error", row.max_abs), ("inherited", row.inherited_max_abs))
     parts += [f"{label} {figure(value)}" for label, value in figures if value is not None]

@@ -36,6 +36,7 @@ class Summary:
         counts: rows by outcome, every outcome named, counted from the rows.
         first_failed: the first row that is red: the first node, else the first output.
         unjudged: the rows that are neither green nor red, in order.
+        known: failures that were expected, in order; each has its reason in `known`.
         warnings: what the reader must know about the file itself (cut off, rows missing), each one sentence.
     """
 
@@ -45,26 +46,28 @@ class Summary:
     first_failed: NodeResult | None
     unjudged: tuple[NodeResult, ...]
     warnings: tuple[str, ...]
+    known: tuple[NodeResult, ...] = ()
 
 
 def summarise(stream: Stream) -> Summary:
     """The verdict on `stream`, from its rows."""
-    red = [row for row in stream.rows if row.outcome in RED]
-    first = next((row for row in red if row.kind == "node"), red[0] if red else None)
+    red = [row for row in stream.rows if row.red]
+    first = next((row for row in red if row.kind != "output"), red[0] if red else None)
     unjudged = tuple(row for row in stream.rows if row.outcome not in RED and row.outcome is not Outcome.PASSED)
     warnings = tuple(_warnings(stream))
-    whole = bool(stream.rows) and not unjudged and not warnings
+    known = tuple(row for row in stream.rows if row.known)
+    whole = bool(stream.rows) and not (unjudged or known or warnings)
     status = Status.RED if red else Status.GREEN if whole else Status.AMBER
     counts = {Outcome(name): count for name, count in count_outcomes(list(stream.rows)).items()}
-    return Summary(status, _headline(stream, red, first, unjudged), counts, first, unjudged, warnings)
+    return Summary(status, _headline(stream, red, first, unjudged, known), counts, first, unjudged, warnings, known)
 
 
 def worst_first(rows: Iterable[NodeResult]) -> list[NodeResult]:
-    """Red rows in graph order, then those not judged, then the others from the least to the most headroom."""
+    """Failures in graph order, the known ones last, then what was not judged, then the rest by how little headroom."""
 
     def rank(row: NodeResult) -> tuple[int, float]:
         if row.outcome in RED:
-            return 0, 0.0
+            return 0, float(bool(row.known))
         return (1, 0.0) if row.outcome is not Outcome.PASSED else (2, -(allowance_used(row) or 0.0))
 
     return sorted(rows, key=rank)
@@ -101,19 +104,23 @@ def who(row: NodeResult) -> str:
 
 def subjects(rows: Sequence[NodeResult]) -> str:
     """ "69 nodes and 1 output": what `rows` are rows of."""
-    nodes = sum(row.kind == "node" for row in rows)
-    outputs = len(rows) - nodes
-    words = [plural(nodes, "node")] if nodes or not outputs else []
-    return " and ".join(words + ([plural(outputs, "output")] if outputs else []))
+    counts = {kind: sum(row.kind == kind for row in rows) for kind in ("node", "case", "output")}
+    return " and ".join(plural(count, kind) for kind, count in counts.items() if count) or "0 nodes"
 
 
 def _headline(
-    stream: Stream, red: Sequence[NodeResult], first: NodeResult | None, unjudged: Sequence[NodeResult]
+    stream: Stream,
+    red: Sequence[NodeResult],
+    first: NodeResult | None,
+    unjudged: Sequence[NodeResult],
+    known: Sequence[NodeResult],
 ) -> str:
     if not stream.rows:
         return "Nothing was judged."
     if first is not None:
         return f"{subjects(red)} of {len(stream.rows):,} {_went_wrong(red)}; the first is {who(first)}."
+    if known and not unjudged:
+        return f"Nothing failed but what is known to: {subjects(known)} of {len(stream.rows):,}."
     if unjudged:
         return f"Nothing failed, but {subjects(unjudged)} of {len(stream.rows):,} were not judged: {named(unjudged)}."
     if not stream.complete:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from ..conformance.results import RED, NodeResult, Outcome
+from ..conformance.results import NodeResult, Outcome
 from ..conformance.stream import Stream
 from .summary import Status, Summary, allowance_used, counts_in_words, named, summarise, worst_first
 from .text import figure, percent, visible
@@ -36,15 +36,15 @@ def print_check(stream: Stream, console: Console, *, limit: int | None = 20, fai
         console.print(check_table(rows))
     hidden = len(stream.rows) - len(rows)
     if rows and hidden and not failures_only:
-        console.print(_styled(f"… and {hidden:,} more that passed with more headroom", "dim"), soft_wrap=True)
+        console.print(styled(f"… and {hidden:,} more that passed with more headroom", "dim"), soft_wrap=True)
     for warning in summary.warnings:
-        console.print(_styled(warning, STATUS_STYLES[Status.AMBER]), soft_wrap=True)
+        console.print(styled(warning, STATUS_STYLES[Status.AMBER]), soft_wrap=True)
     console.print(summary_line(summary), soft_wrap=True)
 
 
 def select_rows(rows: Sequence[NodeResult], *, limit: int | None, failures_only: bool) -> list[NodeResult]:
     """The rows that a table shows, worst first: every red row, then as many others as `limit` leaves room for."""
-    red = [row for row in rows if row.outcome in RED]
+    red = [row for row in rows if row.red]
     if failures_only:
         return red
     return worst_first(rows)[: None if limit is None else max(limit, len(red))]
@@ -77,7 +77,7 @@ def _cells(row: NodeResult) -> tuple[Text, ...]:
     message = "; ".join(
         part for part in (row.message, f"explained by {row.fingerprint}" * bool(row.fingerprint)) if part
     )
-    operator = row.op_type if row.kind == "node" else "(output)"
+    operator = row.op_type if row.kind != "output" else "(output)"
     texts = (
         visible(row.node, _NAME_LIMIT),
         visible(operator, _NAME_LIMIT),
@@ -90,18 +90,18 @@ def _cells(row: NodeResult) -> tuple[Text, ...]:
         visible(message),
     )
     return tuple(
-        _styled(text, _outcome_style(row.outcome) if column == "outcome" else "")
+        styled(text, _outcome_style(row) if column == "outcome" else "")
         for column, text in zip(_COLUMNS, texts, strict=True)
     )
 
 
-def _outcome_style(outcome: Outcome) -> str:
-    if outcome in RED:
+def _outcome_style(row: NodeResult) -> str:
+    if row.red:
         return STATUS_STYLES[Status.RED]
-    return "green" if outcome is Outcome.PASSED else "yellow"
+    return "green" if row.outcome is Outcome.PASSED else "yellow"
 
 
-def _styled(text: str, style: str) -> Text:
+def styled(text: str, style: str) -> Text:
     """Text that Rich takes as it is: names are data, never markup."""
     from rich.text import Text  # noqa: PLC0415 - as above
 

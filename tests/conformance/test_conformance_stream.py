@@ -73,7 +73,11 @@ RESULTS = st.builds(
     shapes=st.lists(st.none() | st.lists(st.integers(0, 2**40)).map(tuple)).map(tuple),
     dtypes=st.lists(st.none() | st.text()).map(tuple),
     message=st.text(),
-    kind=st.sampled_from(["node", "output"]),
+    opset=st.none() | st.integers(0, 99),
+    occurrences=st.none() | st.integers(1, 2**40),
+    known=st.text(),
+    smallest=st.text(),
+    kind=st.sampled_from(["node", "output", "case"]),
 )
 
 
@@ -126,7 +130,7 @@ def test_schema_accepts_any_row(row: NodeResult) -> None:
 def test_schema_accepts_each_kind_and_names_all_its_fields(record: Header | NodeResult | Footer) -> None:
     line = json.loads(encode_line(record))
     jsonschema.validate(line, SCHEMA)
-    name = {"node": "result", "output": "result"}.get(record.kind, record.kind)
+    name = {"node": "result", "output": "result", "case": "result"}.get(record.kind, record.kind)
     assert set(SCHEMA["$defs"][name]["properties"]) == set(line)
 
 
