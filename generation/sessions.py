@@ -54,6 +54,7 @@ class BoundSession:
         self.device = provider
         self.inputs = [value.name for value in self._session.get_inputs()]
         self.outputs = [value.name for value in self._session.get_outputs()]
+        self.shapes = {value.name: tuple(value.shape) for value in self._session.get_inputs()}
         self.dtypes = {value.name: numpy_dtype(value.type) for value in self._session.get_inputs()}
 
     def run(self, feeds: Mapping[str, Any], outputs: Iterable[str] | None = None) -> dict[str, OrtValue]:
