@@ -165,10 +165,21 @@ class GPT2(nn.Module):
         empty = self.wte.weight.new_zeros((batch, self.num_heads, 0, self.head_dim))
         return tuple((empty, empty) for _ in self.h)
 
-    def score(self, input_ids: Tensor) -> Tensor:  # (B, T) -> (B, T, vocab)
-        """Logits of whole texts without padding, as training and an uncached model need them."""
-        positions = torch.arange(input_ids.shape[1], device=input_ids.device).expand_as(input_ids)
-        logits, _ = self(input_ids, torch.ones_like(input_ids), positions, self.empty_cache(len(input_ids)))
+    def score(self, input_ids: Tensor, attention_mask: Tensor, words: Tensor) -> Tensor:
+        """Score the word after each of the texts so far, without a cache: what the loop is held against.
+
+        Args:
+            input_ids: (B, S), the prompts, with which the texts begin.
+            attention_mask: (B, S), 0 at padding before them.
+            words: (B, T), the texts.
+
+        Returns:
+            Logits (B, T, vocab).
+        """
+        added = words.new_ones((len(words), words.shape[1] - input_ids.shape[1]))
+        mask = torch.cat((attention_mask, added), dim=1)  # (B, T)
+        positions = (mask.cumsum(dim=1) - 1).clamp(min=0)
+        logits, _ = self(words, mask, positions, self.empty_cache(len(words)))
         return logits
 
 

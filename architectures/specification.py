@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InvalidArgumentError
@@ -189,6 +190,9 @@ class GraphSpec:
 class TextGeneration:
     """How words are appended to the output, one by one.
 
+    The module that is built has a method `score(input_ids, attention_mask, words)` that gives the logits (B, T, vocab)
+    of texts so far, (B, T), without a cache: exports hold the loop against it.
+
     Attributes:
         decoder: name of the graph that is run for every word; its cache goes round.
         encoder: name of the graph that reads the prompt first; "" for a decoder that goes on with the prompt itself.
@@ -225,6 +229,9 @@ class CheckpointLayout:
         files: where a folder has several files: the file of every first word of a key (`unet.conv_in.weight` is key
             `conv_in.weight` of {"unet": "unet/diffusion_pytorch_model.safetensors"}). One file else.
         skipped: patterns of checkpoint keys to leave out before anything else (averages beside the weights, …).
+        prefixes: for layouts that number their blocks: from the beginning of a checkpoint's key, up to a dot, to the
+            beginning of the module's; the longest one counts. Read in both directions, before `renames` and after
+            `restores`.
     """
 
     name: str
@@ -235,16 +242,21 @@ class CheckpointLayout:
     pointwise: tuple[str, ...] = ()
     files: Mapping[str, str] = field(default_factory=dict)
     skipped: tuple[str, ...] = (r"^model_ema\.",)
+    prefixes: Mapping[str, str] = field(default_factory=dict)
 
     def rename(self, key: str) -> str:
         """The module's key of a checkpoint's key; "" if it is not taken over."""
         if _matches(self.skipped, key):
             return ""
-        return _substituted(self.renames, key)
+        return _substituted(self.renames, _replaced(self.prefixes, key))
 
     def restore(self, key: str) -> str:
         """The checkpoint's key of the module's key; "" if it is not written."""
-        return _substituted(self.restores, key)
+        return _replaced(self._prefixes_back, _substituted(self.restores, key))
+
+    @cached_property
+    def _prefixes_back(self) -> Mapping[str, str]:
+        return {own: theirs for theirs, own in self.prefixes.items()}
 
     @property
     def is_written(self) -> bool:
@@ -266,6 +278,16 @@ class CheckpointLayout:
 
 def _matches(patterns: tuple[str, ...], key: str) -> bool:
     return any(re.search(pattern, key) for pattern in patterns)
+
+
+def _replaced(prefixes: Mapping[str, str], key: str) -> str:
+    """The key with its longest beginning that `prefixes` has replaced."""
+    parts = key.split(".")
+    for length in range(len(parts), 0, -1) if prefixes else ():
+        found = prefixes.get(".".join(parts[:length]))
+        if found is not None:
+            return ".".join((found, *parts[length:]))
+    return key
 
 
 def _substituted(pairs: tuple[tuple[str, str], ...], key: str) -> str:

@@ -308,11 +308,13 @@ class T5(nn.Module):
             TiedHead() if config.tie_embeddings else nn.Linear(config.embed_dim, config.vocab_size, bias=False)
         )
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor, decoder_input_ids: Tensor) -> Tensor:
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, words: Tensor) -> Tensor:
         """Score every next word of answers that are known so far (B, S) ×2, (B, T) -> (B, T, vocab)."""
         _, source = self.encode(input_ids, attention_mask)
-        logits, _ = self.decode(decoder_input_ids, attention_mask, self.empty_cache(len(input_ids)), source)
+        logits, _ = self.decode(words, attention_mask, self.empty_cache(len(input_ids)), source)
         return logits
+
+    score = forward
 
     def encode(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Cache]:
         """Read texts (B, S): (B, S, C), and the keys and values that every decoder block will ask for."""

@@ -162,13 +162,18 @@ class Weights:
         return digest.hexdigest()
 
 
-def generation_model(bundle: Path, generation: TextGeneration, files: Mapping[str, str]) -> onnx.ModelProto:
+def generation_model(
+    bundle: Path, generation: TextGeneration, files: Mapping[str, str]
+) -> tuple[onnx.ModelProto, dict[str, dict[str, str]]]:
     """The one-file graph of a bundle.
 
     Args:
         bundle: its folder, with all graphs written.
         generation: how words are appended.
         files: by the name of a graph, its file in the folder.
+
+    Returns:
+        The model; and by the name of a graph, the names that its initializers have in the model.
 
     Raises:
         ExportError: the decoder's graph has no cache, or an input that the loop cannot give.
@@ -177,10 +182,12 @@ def generation_model(bundle: Path, generation: TextGeneration, files: Mapping[st
     weights = Weights(bundle)
     nodes: list[onnx.NodeProto] = []
     states: dict[str, str] = {"encoder_attention_mask": "attention_mask"}
+    names: dict[str, dict[str, str]] = {}
     if generation.encoder:
         encoder = _part(bundle, files[generation.encoder], "encoder/")
-        known = weights.add(encoder) | {value.name: value.name for value in encoder.graph.input}
-        nodes += _renamed(encoder, known)
+        names[generation.encoder] = weights.add(encoder)
+        own = {value.name: value.name for value in encoder.graph.input}
+        nodes += _renamed(encoder, names[generation.encoder] | own)
         states |= {_as_past(v.name): f"encoder/{v.name}" for v in encoder.graph.output if v.name.startswith(PRESENT)}
     start = STARTED.format(start_token_id=generation.start_token_id) if generation.encoder else CONTINUED
     limited = generation.longest is not None
@@ -188,8 +195,9 @@ def generation_model(bundle: Path, generation: TextGeneration, files: Mapping[st
     prepared = PREPARED.format(start=start + limit * limited, limit="limit" if limited else "max_length")
     nodes += parse_nodes(prepared, "prepare") + _own_names(random_nodes(), {"seed", "count", "rows", "uniforms"})
     loop = _Loop(decoder, generation, states)
-    nodes += [*loop.empty_caches(), loop.node(weights.add(decoder))]
-    return _model(decoder.model, nodes, weights.tensors.values())
+    names[generation.decoder] = weights.add(decoder)
+    nodes += [*loop.empty_caches(), loop.node(names[generation.decoder])]
+    return _model(decoder.model, nodes, weights.tensors.values()), names
 
 
 def _part(bundle: Path, file: str, prefix: str) -> Part:
