@@ -23,6 +23,7 @@ from .terminal import (
     command_words,
     get_console,
     get_output,
+    json_lines,
     parse_dims,
     progress,
 )
@@ -65,6 +66,10 @@ Json = Annotated[str | None, typer.Option("--json", metavar="FILE|-", help="Writ
 Resume = Annotated[
     Path | None, typer.Option("--resume", metavar="FILE", help="Take over what an interrupted run has judged.")
 ]
+Compare = Annotated[
+    tuple[Path, Path] | None,
+    typer.Option("--compare", metavar="A B", help="Run nothing: tell what changed between two results files."),
+]
 AllRows = Annotated[bool, typer.Option("--all", help="List every operator and every case that did not pass.")]
 
 
@@ -90,17 +95,21 @@ def conform(
     junit: Junit = None,
     html: Html = None,
     resume: Resume = None,
+    compare: Compare = None,
     all_rows: AllRows = False,
     quiet: Quiet = False,
 ) -> ExitStatus:
     """Judge a runtime by a suite of small cases, operator by operator.
 
     Every case is judged by this package's float64 kernels and derived bounds. A crash or a hang costs its own case
-    only. The status is 0 if nothing failed that is not known to, 1 if something did, 2 if the suite could not run.
+    only. The status is 0 if nothing failed that is not known to, 1 if something did, 2 if the suite could not run. With
+    --compare it is 1 if something got worse.
     """
     from ..conformance.suites.finding import Choice, parse_opsets  # noqa: PLC0415 - heavy: NumPy, ONNX
     from ..runtimes.session import RuntimeOptions  # noqa: PLC0415 - as above
 
+    if compare is not None:
+        return _compare(compare, json, all_rows, quiet)
     check_targets({"--json": json, "--junit": junit, "--html": html}, [expect])
     opsets = None if opset is None else parse_opsets(opset)
     choice = Choice(tuple(op or ()), opsets, tuple(case or ()), seed, examples, tuple(parse_dims(dim or []).items()))
@@ -116,6 +125,23 @@ def conform(
     if not stream.complete:
         raise KeyboardInterrupt
     return _status(stream)
+
+
+def _compare(files: tuple[Path, Path], json: str | None, all_rows: bool, quiet: bool) -> ExitStatus:
+    from ..conformance.comparison import compare  # noqa: PLC0415 - heavy: NumPy
+    from ..conformance.stream import read_stream  # noqa: PLC0415 - as above
+    from ..reports.comparison import comparison_records, print_comparison  # noqa: PLC0415 - as above
+
+    check_targets({"--json": json}, files)
+    before, after = (read_stream(file) for file in files)
+    found = compare(before, after)
+    if json is not None:
+        with json_lines(json) as write:
+            for record in comparison_records(found, before, after):
+                write(record)
+    if not quiet and json != STANDARD_OUTPUT:
+        print_comparison(found, get_output(), limit=None if all_rows else 40)
+    return ExitStatus.FAILED if found.worse else ExitStatus.OK
 
 
 def _request(suite: Suite, options: RuntimeOptions, expect: Path | None, resume: Path | None) -> ConformRequest:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,8 @@ class CaseRunner:
     Attributes:
         options: how models are loaded.
         start_worker: starts a process; tests replace it.
+        peak_memory_bytes: largest process so far.
+        runtime_versions: what the runtime last said of itself.
     """
 
     options: RuntimeOptions
@@ -40,6 +42,7 @@ class CaseRunner:
     _closed: bool = False
     _lock: threading.Lock = field(default_factory=threading.Lock)
     peak_memory_bytes: int = 0
+    runtime_versions: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="onnx-arch-conform-")
@@ -92,6 +95,7 @@ class CaseRunner:
         rows = []
         try:
             with self.open_session(model.path, self.options) as session:
+                self.runtime_versions = session.info.versions
                 for feeds in subject.data_sets:
                     outputs = session.run(feeds)
                     rows.append(self._verdict(case, model, feeds, outputs))
@@ -142,6 +146,7 @@ def named(case: Case, row: NodeResult) -> NodeResult:
         domain=case.domain,
         opset=case.opset,
         occurrences=case.occurrences,
+        origin=case.origin,
         kind="case",
     )
 

@@ -107,6 +107,7 @@ class NodeResult:
         fingerprint: the hypothesis that explains a failure ("TF32 inputs"), else "".
         opset: of a case, the model's version of the operator's domain.
         occurrences: of a case that was cut from models, how many of their nodes are like it.
+        origin: of such a case, the model and the node where it was first met.
         known: the reason why this failure was expected, from an expectations file; "" where it was not.
         smallest: of a generated case that fails, the smallest call found that fails alike; else "".
     """
@@ -130,6 +131,7 @@ class NodeResult:
     message: str = ""
     opset: int | None = None
     occurrences: int | None = None
+    origin: str = ""
     known: str = ""
     smallest: str = ""
     kind: str = "node"

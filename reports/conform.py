@@ -40,7 +40,7 @@ def print_conform(stream: Stream, console: Console, *, everything: bool = False)
     red = [row for row in stream.rows if row.red]
     _list(console, "failures", [row for row in red if row.outcome is not Outcome.UNSUPPORTED], limit, "bold red")
     _name(console, "unsupported", [row for row in red if row.outcome is Outcome.UNSUPPORTED], limit)
-    _name(console, "unjudged", summary.unjudged, limit)
+    _name(console, "not judged", summary.unjudged, limit)
     _list(console, "known failures", summary.known, limit, "bold yellow")
     for text in surprise_lines(stream.footer):
         console.print(styled(text, STATUS_STYLES[Status.AMBER]), soft_wrap=True)
@@ -129,6 +129,10 @@ def _name(console: Console, title: str, rows: Sequence[NodeResult], limit: int |
 def case_line(row: NodeResult) -> str:
     """A case that did not pass, in one line."""
     weight = "" if row.occurrences is None else f" ({plural(row.occurrences, 'node')})"
-    parts = [row.known or row.message, f"smallest: {row.smallest}" * bool(row.smallest and not row.known)]
+    parts = [
+        row.known or row.message,
+        f"first met in {row.origin}" * bool(row.origin),
+        f"smallest: {row.smallest}" * bool(row.smallest and not row.known),
+    ]
     said = "; ".join(visible(part, 400) for part in parts if part)
     return f"  {row.outcome.value} {visible(row.node, 120)}{weight}: {said}"

@@ -91,6 +91,7 @@ def _details(row: NodeResult) -> str:
         "fingerprint": visible(row.fingerprint),
         "opset": figure(row.opset),
         "occurrences": figure(row.occurrences),
+        "origin": visible(row.origin),
         "smallest": visible(row.smallest),
         "outputs": ", ".join(visible(name) for name in row.outputs),
     }

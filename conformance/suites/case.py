@@ -49,6 +49,7 @@ class Case:
         occurrences: how many nodes of the models that it was cut from are like it; None where it was not cut from any.
         generated: how it was drawn, if it was; what fails is then made smaller.
         skip: why it is not run, "" if it is.
+        origin: the model and the node that it was cut from, "" where it was not.
     """
 
     name: str
@@ -59,6 +60,7 @@ class Case:
     occurrences: int | None = None
     generated: GeneratedCase | None = field(default=None, compare=False)
     skip: str = ""
+    origin: str = ""
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from ...errors import InvalidArgumentError, UnknownEntryError
 from ..generated import OLDEST, covered_operators
 from .case import Case, Suite
 from .drawn import drawn_cases
+from .mined import mined_cases
 from .official import PARTS, USUAL_PARTS, official_cases
 
 NAMES = ("onnx", *(f"onnx:{part}" for part in PARTS), "generated", "mined:DIR")
@@ -95,7 +96,9 @@ def _generated(choice: Choice, progress: Callable[[str], None]) -> Suite:
 
 
 def _mined(folder: Path, choice: Choice, progress: Callable[[str], None]) -> Suite:
-    raise InvalidArgumentError("mined: not yet")
+    cases = mined_cases(folder, dict(choice.dims), choice.seed, progress)
+    options = {"seed": choice.seed, "dims": dict(choice.dims)}
+    return _chosen(f"mined:{folder.name or folder}", list(cases), choice, options)
 
 
 def _chosen(name: str, cases: list[Case], choice: Choice, options: dict[str, object]) -> Suite:

@@ -75,6 +75,7 @@ RESULTS = st.builds(
     message=st.text(),
     opset=st.none() | st.integers(0, 99),
     occurrences=st.none() | st.integers(1, 2**40),
+    origin=st.text(),
     known=st.text(),
     smallest=st.text(),
     kind=st.sampled_from(["node", "output", "case"]),
