@@ -32,6 +32,7 @@ from .bundle import (
 from .calling import arguments, result_arrays, with_outputs
 from .description import describe_files, describe_graph, describe_image, describe_proof, versions
 from .factories import module_subject
+from .loop_export import extended, finish_loop, write_loop
 from .proving import Case, Exported, prove
 from .serialization import WrittenFile, weight_bytes, write_bytes, write_model
 from .subject import Subject, architecture_subject, parameter_count, seeded
@@ -54,6 +55,7 @@ def export_architecture(  # noqa: PLR0913 - what a user may ask for
     dynamic: Sequence[str] = (),
     inputs: Sequence[str] = (),
     external_data: bool = False,
+    loop: bool = False,
     say: Say = lambda _: None,
 ) -> Bundle:
     """Export a registered architecture to `output_dir`/`name`.
@@ -69,6 +71,7 @@ def export_architecture(  # noqa: PLR0913 - what a user may ask for
         dynamic: axes to leave symbolic beside the architecture's own; "none" freezes all.
         inputs: "NAME=SHAPE:DTYPE"; a size freezes its axis there.
         external_data: put the weights beside the model whatever their size.
+        loop: also write the one-file graph that appends word after word.
         say: told what is done next.
 
     Returns:
@@ -78,7 +81,7 @@ def export_architecture(  # noqa: PLR0913 - what a user may ask for
         InvalidArgumentError, WeightsError, ExportError
     """
     check_target(dtype, opset)
-    request = Request(output_dir, opset or default_opset(dtype), seed, external_data, say=say)
+    request = Request(output_dir, opset or default_opset(dtype), seed, external_data or loop, loop=loop, say=say)
     asked: dict[str, Any] = {"dtype": dtype, "seed": seed, "weights": weights, "dynamic": dynamic, "inputs": inputs}
     build = partial(architecture_subject, name, preset=preset, **asked)
     return _export(request, bundle_name(name), build, command_words(name, request, {"preset": preset, **asked}))
@@ -137,6 +140,7 @@ class Request:
     external_data: bool
     translations: Translations | None = None
     say: Say = lambda _: None
+    loop: bool = False
 
 
 class Clock:
@@ -164,11 +168,14 @@ def _export(request: Request, name: str, build: Callable[[], Subject], command: 
         subject = build()
     with seeded(request.seed), staged_folder(target) as staged:
         pairs = [_write_graph(subject, spec, request, staged, clock) for spec in subject.graphs]
+        loop = write_loop(staged.folder, subject.graphs, subject.generation) if request.loop else None
         with clock.stage("prove"):
             subject.module.double()
             proofs = tuple(prove(exported, request.say) for exported, _ in pairs)
+            stated, proved = finish_loop(subject, loop, [exported for exported, _ in pairs], request.say)
+            proofs += proved
         bundle = Bundle(name, target, {}, proofs, written=False, durations_s=clock.durations_s)
-        content = _content(subject, request, bundle, pairs)
+        content = extended(_content(subject, request, bundle, pairs), stated)
         record = {"proof": [describe_proof(proof) for proof in proofs]}
         manifest = write_manifest(staged.folder, {**content, "command": command, "record": record})
         if not bundle.is_wrong:
@@ -264,7 +271,7 @@ def _content(
     folders = [""] if len(pairs) == 1 else [f"{exported.spec.name}/" for exported, _ in pairs]
     graphs = [
         describe_graph(exported, proof, folder)
-        for (exported, _), proof, folder in zip(pairs, bundle.proofs, folders, strict=True)
+        for (exported, _), proof, folder in zip(pairs, bundle.proofs, folders, strict=False)
     ]
     return {
         "format": FORMAT,
@@ -291,7 +298,8 @@ def command_words(subject: str, request: Request, asked: Mapping[str, Any]) -> l
         option = f"--{name.removesuffix('s') if name == 'inputs' else name}"
         values = value if isinstance(value, (list, tuple)) else [value]
         words += [word for item in values if item is not None for word in (option, _without_folder(item))]
-    return [*words, "--external-data"] if request.external_data else words
+    words += ["--external-data"] if request.external_data and not request.loop else []
+    return [*words, "--loop"] if request.loop else words
 
 
 def _without_folder(value: Any) -> str:

@@ -12,18 +12,21 @@ import torch
 from torch import nn
 
 from ..architectures.specification import GraphSpec, TextGeneration
-from ..errors import ExportError, InvalidInputError, MissingKernelError, RuntimeFailure
+from ..errors import ExportError, InvalidArgumentError, InvalidInputError, MissingKernelError, RuntimeFailure
 from ..graphs.evaluation import evaluate_model
 from ..graphs.loading import load_model
 from ..graphs.test_data import tensor_proto
 from ..runtimes.process import open_session
 from ..runtimes.session import RuntimeOptions
-from .arrays import to_numpy, to_torch
+from .arrays import to_numpy, to_torch, torch_dtype
+from .description import describe_files
 from .float64 import run_float64
 from .looping import GENERATE, generation_model
 from .proof import Comparison, GraphProof, ShapeProof, Standing, Trial
 from .provenance import Origin
+from .proving import Exported
 from .serialization import WrittenFile, write_bytes
+from .subject import Subject
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -57,7 +60,7 @@ class Loop:
         return {"batch": batch, "sequence": sequence}
 
 
-def write_loop(folder: Path, graphs: Sequence[GraphSpec], generation: TextGeneration, seed: int) -> Loop:
+def write_loop(folder: Path, graphs: Sequence[GraphSpec], generation: TextGeneration | None, seed: int = 0) -> Loop:
     """Write the one-file graph of the graphs in `folder`.
 
     Args:
@@ -65,7 +68,12 @@ def write_loop(folder: Path, graphs: Sequence[GraphSpec], generation: TextGenera
         graphs: of the architecture.
         generation: how it appends words.
         seed: of the prompt.
+
+    Raises:
+        InvalidArgumentError: it appends none.
     """
+    if generation is None:
+        raise InvalidArgumentError(f"--loop means nothing to {graphs[0].name}: it appends no words to its output")
     alone = len(graphs) == 1
     names = {spec.name: "model.onnx" if alone else f"{spec.name}/model.onnx" for spec in graphs}
     model, initializers = generation_model(folder, generation, names)
@@ -86,6 +94,37 @@ def _feeds(spec: GraphSpec, generation: TextGeneration, seed: int) -> dict[str, 
         "temperature": np.asarray(0, np.float32),
         "top_p": np.asarray(1, np.float32),
     }
+
+
+def finish_loop(
+    subject: Subject, loop: Loop | None, exported: Sequence[Exported], say: Callable[[str], None]
+) -> tuple[dict[str, Any], tuple[GraphProof, ...]]:
+    """Prove the one-file graph and write its test data, where there is one.
+
+    Args:
+        subject: what was exported; its module may have been widened to float64.
+        loop: of `write_loop`, or None.
+        exported: the graphs that it was made of.
+        say: told what is done next.
+
+    Returns:
+        What the manifest says of it, for `extended`, and its proof.
+    """
+    if subject.generation is None:
+        return {}, ()
+    stated: dict[str, Any] = {"generation": describe_generation(subject.generation, loop)}
+    if loop is None:
+        return stated, ()
+    proof, wanted = prove_loop(subject.module, loop, torch_dtype(subject.dtype), say)
+    origins = {item.spec.name: item.trace.origins for item in exported}
+    files = describe_files((loop.file, *write_loop_data(loop, wanted)))
+    return {**stated, "graphs": [describe_loop(loop, proof, wanted, origins)], "files": files}, (proof,)
+
+
+def extended(content: Mapping[str, Any], stated: Mapping[str, Any]) -> dict[str, Any]:
+    """A manifest's content with what `finish_loop` stated."""
+    graphs = [*content["graphs"], *stated.get("graphs", ())]
+    return {**content, **stated, "graphs": graphs, "files": {**content["files"], **stated.get("files", {})}}
 
 
 def greedy(module: nn.Module, loop: Loop, stored: torch.dtype) -> Array:

@@ -14,7 +14,7 @@ from torch import nn
 
 from ..architectures.initialization import randomize
 from ..architectures.registry import Architecture, find_architecture
-from ..architectures.specification import FLOAT, PLAIN, GraphSpec
+from ..architectures.specification import FLOAT, PLAIN, GraphSpec, TextGeneration
 from .arrays import torch_dtype
 from .requests import choose_axes, fit_inputs, parse_input
 from .targets import numpy_dtype
@@ -33,6 +33,7 @@ class Subject:
         dtype: its floating-point type; ports of dtype "float" follow it.
         examples: tensors by input name that the factory gave; drawn ones follow their values.
         weights: for the manifest: where the parameters came from.
+        generation: how it appends words to its output; None if it does not.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Subject:
     dtype: str
     examples: Mapping[str, np.ndarray] = field(default_factory=dict)
     weights: Mapping[str, Any] = field(default_factory=dict)
+    generation: TextGeneration | None = None
 
     def example_feeds(self, spec: GraphSpec, sizes: Mapping[str, int], seed: int) -> dict[str, np.ndarray]:
         """The factory's own examples in the dtype of the export; inputs without one are drawn."""
@@ -110,7 +112,9 @@ def architecture_subject(  # noqa: PLR0913 - what a user may ask for
         module = entry.build(config)
     origin = fill_parameters(module, weights, seed, entry)
     source = {"architecture": name, "preset": preset, "paper": entry.paper}
-    return Subject(name, module.eval().to(torch_dtype(dtype)), graphs, source, dtype, weights=origin)
+    generation = None if entry.generation is None else entry.generation(config)
+    module = module.eval().to(torch_dtype(dtype))
+    return Subject(name, module, graphs, source, dtype, weights=origin, generation=generation)
 
 
 def fill_parameters(module: nn.Module, weights: Path | None, seed: int, entry: Architecture | None) -> dict[str, Any]:
