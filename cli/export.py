@@ -89,6 +89,10 @@ UnpoolOption = Annotated[
         "--unpool", help="Unpooling as MaxUnpool, or as scatters for runtimes that have none (ONNX Runtime on CUDA)."
     ),
 ]
+LoopOption = Annotated[
+    bool,
+    typer.Option("--loop", help="Also write generate.onnx: the whole loop of a language model, tokens in, tokens out."),
+]
 Json = Annotated[str | None, typer.Option("--json", metavar="FILE|-", help="Write JSON lines; - is standard output.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing; the exit status tells.")]
 
@@ -105,6 +109,7 @@ def export(
     inputs: Inputs = None,
     external_data: External = False,
     unpool: UnpoolOption = Unpool.NATIVE,
+    loop: LoopOption = False,
     json: Json = None,
     quiet: Quiet = False,
 ) -> ExitStatus:
@@ -129,6 +134,8 @@ def export(
         "external_data": external_data,
         "unpool": unpool.value,
     }
+    if loop:
+        check_loop(names)
     own = {"dtype": None if dtype is None else dtype.value}
     begin = time.monotonic()
     bundles: list[Bundle] = []
@@ -137,7 +144,7 @@ def export(
         say = stack.enter_context(_told(quiet))
         write(_header())
         for name in names:
-            bundle = _export_one(name, output, preset, say, {**options, **own})
+            bundle = _export_one(name, output, preset, say, {**options, **own}, loop)
             bundles.append(bundle)
             write(_row(bundle))
             _show(bundle, quiet or json == STANDARD_OUTPUT)
@@ -145,13 +152,29 @@ def export(
     return ExitStatus.FAILED if any(bundle.is_wrong for bundle in bundles) else ExitStatus.OK
 
 
-def _export_one(name: str, output: Path, preset: str, say: Callable[[str], None], options: Mapping[str, Any]) -> Bundle:
+def _export_one(
+    name: str, output: Path, preset: str, say: Callable[[str], None], options: Mapping[str, Any], loop: bool
+) -> Bundle:
     from ..exporters.export import export_architecture, export_module  # noqa: PLC0415 - imports torch
 
     if ":" in name:
         return export_module(name, output, say=say, **options)
     dtype = options["dtype"] or Dtype.FLOAT32.value
-    return export_architecture(name, output, preset=preset, say=say, **{**options, "dtype": dtype})
+    return export_architecture(name, output, preset=preset, loop=loop, say=say, **{**options, "dtype": dtype})
+
+
+def check_loop(names: list[str]) -> None:
+    """Refuse `--loop` for what appends no words to its output.
+
+    Raises:
+        InvalidArgumentError: names the first, and what does.
+    """
+    from ..generation.registry import GENERATORS, TEXT  # noqa: PLC0415 - only what is asked for
+
+    known = [name for name, entry in GENERATORS.items() if entry.gives == TEXT]
+    foreign = [name for name in names if name not in known]
+    if foreign:
+        raise InvalidArgumentError(f"--loop means nothing to {foreign[0]}; it does to {', '.join(known)}")
 
 
 @contextmanager
