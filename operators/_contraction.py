@@ -39,6 +39,20 @@ MAGNITUDE = Pass(np.float32, absolute=True)
 WIDE_MAGNITUDE = Pass(np.float64, absolute=True)
 
 
+def converted(x: Array, single: Pass) -> Array:
+    """An operand as a pass takes it, a large one by blocks of its first axis on all cores."""
+    if x.size <= BLOCK_ELEMENTS or (x.dtype == single.precision and not single.absolute):
+        return single.of(x)
+    out = np.empty(x.shape, single.precision)
+    step = max(1, len(x) * BLOCK_ELEMENTS // x.size)
+
+    def block(start: int) -> None:
+        out[start : start + step] = single.of(x[start : start + step])
+
+    for_each(block, range(0, len(x), step))
+    return out
+
+
 def product(a: Array, b: Array, *, precision: DType = np.float64) -> Array:
     """`a @ b` by the rules of numpy.matmul, computed in `precision`; integers stay integers.
 

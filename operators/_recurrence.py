@@ -207,7 +207,7 @@ def _rnn_step(
     settings: Settings, functions: Sequence[Gate], w: Weights, projected: Number, states: Sequence[Number]
 ) -> list[Any]:
     """Ht = f(Xt·Wᵀ + Ht−1·Rᵀ + Wb + Rb)."""
-    total = projected + matmul(states[0], w.r, w.k_hidden) + w.r_bias
+    total = projected + matmul(states[0], w.r, w.k_hidden)
     return [functions[0](_entering(settings, total, w.unit), w.unit)]
 
 
@@ -238,17 +238,18 @@ def _lstm_step(
     """
     h, c = states
     f, g, outer = functions
-    total = projected + matmul(h, w.r, w.k_hidden) + w.r_bias
-    into, out, forget, cell = (total[..., w.block(i)] for i in range(4))
+    total = projected + matmul(h, w.r, w.k_hidden)
+    cell = g(_entering(settings, total[..., w.block(3)], w.unit), w.unit)
+    if w.peepholes is None:
+        opened = f(_entering(settings, total[..., : 3 * w.hidden], w.unit), w.unit)
+        into, out, forget = (opened[..., w.block(i)] for i in range(3))
+    else:
+        into, out, forget = (total[..., w.block(i)] for i in range(3))
+        into = f(_entering(settings, into + c * w.peepholes[w.block(0)], w.unit), w.unit)
+        forget = f(_entering(settings, forget + c * w.peepholes[w.block(2)], w.unit), w.unit)
+    c = (1.0 - into if settings.input_forget else forget) * c + into * cell
     if w.peepholes is not None:
-        into = into + c * w.peepholes[w.block(0)]
-        forget = forget + c * w.peepholes[w.block(2)]
-    into = f(_entering(settings, into, w.unit), w.unit)
-    forget = 1.0 - into if settings.input_forget else f(_entering(settings, forget, w.unit), w.unit)
-    c = forget * c + into * g(_entering(settings, cell, w.unit), w.unit)
-    if w.peepholes is not None:
-        out = out + c * w.peepholes[w.block(1)]
-    out = f(_entering(settings, out, w.unit), w.unit)
+        out = f(_entering(settings, out + c * w.peepholes[w.block(1)], w.unit), w.unit)
     shown = c if settings.clip is None else clipped_or_not(c, settings.clip)
     return [out * outer(shown, w.unit), c]
 
@@ -289,6 +290,8 @@ def _run_direction(
     order = _time_order(given.lengths, T, backwards)  # (T, B)
     x = given.x[order, np.arange(B)]
     projected = matmul(arithmetic(x), w.w, w.k_input) + w.w_bias
+    if settings.op_type != "GRU":  # where it is added to the candidate inside the reset gate
+        projected = projected + w.r_bias
     silent = arithmetic(np.zeros((B, w.hidden), given.x.dtype))
     outputs = []
     for t in range(T):

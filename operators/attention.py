@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..errors import InvalidAttributeError, InvalidInputError
+from .parallel import by_rows
 from .registry import kernel, scale
 from .scale import Array, Rule, Scale
 from .softmax import EXP_ROUNDINGS
@@ -108,13 +109,19 @@ class Stages:
 
 
 def _stages(heads: Heads, bias: Array, factor: float, softcap: float) -> Stages:
-    raw = np.matmul(heads.q, heads.repeated(heads.k).swapaxes(-1, -2)) * factor
+    raw = np.matmul(heads.q * factor, heads.repeated(heads.k).swapaxes(-1, -2))
     capped = softcap * np.tanh(raw / softcap) if softcap else raw
-    biased = capped + bias
-    peak = biased.max(axis=-1, keepdims=True, initial=-np.inf)
-    e = np.exp(biased - np.where(np.isneginf(peak), 0.0, peak))
+    biased = capped + bias if bias.any() else capped
+    return Stages(raw, capped, biased, by_rows(_probabilities, biased))
+
+
+def _probabilities(scores: Array) -> Array:
+    """Softmax of every row; zeros where no key may be attended."""
+    peak = scores.max(axis=-1, keepdims=True, initial=-np.inf)
+    e = np.exp(scores - np.where(np.isneginf(peak), 0.0, peak))
     total = e.sum(axis=-1, keepdims=True)
-    return Stages(raw, capped, biased, np.divide(e, total, out=np.zeros_like(e), where=total != 0))
+    e /= np.where(total != 0, total, 1.0)
+    return e
 
 
 def _factor(scale_attribute: float | None, head_size: int) -> float:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..errors import InvalidAttributeError, InvalidInputError
-from ._contraction import MAGNITUDE, VALUE, DType, Pass, magnitude
+from ._contraction import MAGNITUDE, VALUE, DType, Pass, converted, magnitude
 from ._windows import output_shape, resolve_pads
 from .parallel import for_each
 from .registry import judged, kernel, products, scale
@@ -101,7 +101,7 @@ def convolve(x: Array, w: Array, geometry: Geometry, group: int, passes: Sequenc
     y = [np.zeros((N, M, *geometry.out), single.precision) for single in passes]
     if y[0].size == 0 or w[0].size == 0:
         return y
-    weights = [single.of(w).reshape(group, M // group, *w.shape[1:]) for single in passes]
+    weights = [converted(w, single).reshape(group, M // group, *w.shape[1:]) for single in passes]
     few_channels = group > 1 and w.shape[1] * (M // group) <= MOST_DEPTHWISE_PRODUCTS
     for n in range(N):
         image = _padded(x[n], geometry, x.dtype)

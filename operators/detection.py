@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -27,27 +28,51 @@ class _Boxes:
     high: Array
     corner_error: Array
 
-    def overlaps(self, index: int, others: Array) -> tuple[Array, Array]:
-        """Intersection over union of a box with others, and what it may err by in float32; 0 where one is empty."""
-        low, high = np.maximum(self.low[index], self.low[others]), np.minimum(self.high[index], self.high[others])
-        sides = np.maximum(high - low, 0.0)
-        areas, own = np.prod(self.high - self.low, axis=1)[others], np.prod(self.high[index] - self.low[index])
-        common = np.prod(sides, axis=1)
-        union = areas + own - common
-        empty = (common <= 0) | (union <= 0) | (areas <= 0) | (own <= 0)
-        union = np.where(empty, 1.0, union)
-        # Each side is a difference of two corners, rounded once; areas multiply two of them and round again.
+    @cached_property
+    def sides(self) -> Array:
+        """(boxes, 2)."""
+        return self.high - self.low
+
+    @cached_property
+    def areas(self) -> Array:
+        """(boxes,)."""
+        return self.sides[:, 0] * self.sides[:, 1]
+
+    @cached_property
+    def area_errors(self) -> Array:
+        """(boxes,): each side is a difference of two corners, rounded once; areas multiply two and round again."""
+        return (2 * self.corner_error + ROUND * self.sides).sum(axis=1) * self.sides.max(axis=1) + ROUND * self.areas
+
+    @cached_property
+    def exact(self) -> Array:
+        """(boxes,): boxes whose corners, sides and area float32 holds."""
+        return _fits(self.sides).all(axis=1) & _fits(self.areas) & (self.corner_error == 0).all(axis=1)
+
+    def common(self, index: int, others: Array) -> tuple[Array, Array]:
+        """Sides (others, 2) and areas (others,) of the intersections of a box with others."""
+        sides = np.minimum(self.high[index], self.high[others]) - np.maximum(self.low[index], self.low[others])
+        np.maximum(sides, 0.0, out=sides)
+        return sides, sides[:, 0] * sides[:, 1]
+
+    def overlaps(self, index: int, others: Array) -> Array:
+        """Intersection over union of a box with others; 0 where one is empty."""
+        _, common = self.common(index, others)
+        union = self.areas[others] + self.areas[index] - common
+        empty = (common <= 0) | (union <= 0) | (self.areas[others] <= 0) | (self.areas[index] <= 0)
+        return np.where(empty, 0.0, common / np.where(empty, 1.0, union))
+
+    def overlap_errors(self, index: int, others: Array, ratio: Array) -> Array:
+        """What those may err by when they are computed in float32; 0 where nothing is rounded."""
+        sides, common = self.common(index, others)
+        union = self.areas[others] + self.areas[index] - common
         side_error = 2 * np.maximum(self.corner_error[index], self.corner_error[others]) + ROUND * sides
         common_error = side_error @ np.ones(2) * sides.max(axis=1) + ROUND * common
-        full = self.high - self.low
-        spread = (2 * self.corner_error + ROUND * full).sum(axis=1) * full.max(axis=1) + ROUND * np.prod(full, axis=1)
-        total_error = spread[others] + spread[index] + common_error + 2 * ROUND * (areas + own)
-        ratio = np.where(empty, 0.0, common / union)
-        error = (common_error + ratio * total_error) / union + ROUND * ratio
-        exact = _fits(sides).all(axis=1) & _fits(full[others]).all(axis=1) & _fits(full[index]).all()
-        exact &= _fits(common) & _fits(areas) & _fits(own) & _fits(areas + own) & _fits(union)
-        exact &= (self.corner_error[others] == 0).all(axis=1) & (self.corner_error[index] == 0).all()
-        return ratio, np.where(empty | exact, 0.0, error)
+        both = self.areas[others] + self.areas[index]
+        total_error = self.area_errors[others] + self.area_errors[index] + common_error + 2 * ROUND * both
+        error = (common_error + ratio * total_error) / np.where(union > 0, union, 1.0) + ROUND * ratio
+        exact = self.exact[others] & self.exact[index]
+        exact &= _fits(sides).all(axis=1) & _fits(common) & _fits(both) & _fits(union)
+        return np.where((ratio == 0) | exact, 0.0, error)
 
 
 def _fits(x: Array) -> Array:
@@ -88,22 +113,35 @@ class _Suppression:
         chosen = scores[order]
         return order[chosen >= self.threshold if self.keeps_equal else chosen > self.threshold]
 
-    def choose(self, boxes: _Boxes, scores: Array) -> tuple[list[int], str]:
-        """(chosen boxes in order, the first decision that rounding in float32 may change, or "")."""
+    def choose(self, boxes: _Boxes, scores: Array, *, doubting: bool) -> tuple[list[int], str]:
+        """(chosen boxes in order, the first decision that rounding in float32 may change, or "").
+
+        Args:
+            boxes: of the image.
+            scores: (boxes,), of the class.
+            doubting: look for such a decision.
+        """
+        order = self.order(scores)
         chosen: list[int] = []
+        suppressed, surely = np.zeros((2, len(order)), bool)
+        near = np.full(len(order), -1)  # a chosen box whose overlap is within an error of the threshold
         doubt = ""
-        for index in self.order(scores):
+        for place, index in enumerate(order):
             if len(chosen) >= self.limit:
                 break
-            ratio, error = boxes.overlaps(int(index), np.array(chosen, np.int64))
-            suppressed = bool((ratio > self.overlap).any())
-            surely = bool((ratio - error > self.overlap).any())
-            near = (np.abs(ratio - self.overlap) <= error) & (error > 0)
-            if not surely and near.any() and not doubt:
-                other = chosen[int(np.argmax(near))]
-                doubt = f"rounding alone decides whether box {other} suppresses box {int(index)}"
-            if not suppressed:
-                chosen.append(int(index))
+            if near[place] >= 0 and not surely[place] and not doubt:
+                doubt = f"rounding alone decides whether box {near[place]} suppresses box {index}"
+            if suppressed[place]:
+                continue
+            chosen.append(int(index))
+            behind = slice(place + 1, None)
+            ratio = boxes.overlaps(int(index), order[behind])
+            suppressed[behind] |= ratio > self.overlap
+            if doubting:
+                error = boxes.overlap_errors(int(index), order[behind], ratio)
+                surely[behind] |= ratio - error > self.overlap
+                close = (np.abs(ratio - self.overlap) <= error) & (error > 0) & (near[behind] < 0)
+                near[behind][close] = index
         return chosen, doubt
 
 
@@ -124,7 +162,9 @@ def _suppression(
     return _Suppression(limit, overlap, threshold, keeps_equal)
 
 
-def _selected(boxes: Array, scores: Array, suppression: _Suppression, center_point_box: int) -> tuple[Array, list[str]]:
+def _selected(
+    boxes: Array, scores: Array, suppression: _Suppression, center_point_box: int, *, doubting: bool = False
+) -> tuple[Array, list[str]]:
     if boxes.ndim != 3 or scores.ndim != 3 or boxes.shape[2] != 4 or scores.shape[::2] != boxes.shape[:2]:
         raise InvalidInputError(f"NonMaxSuppression: boxes {boxes.shape} and scores {scores.shape} do not go together")
     rows: list[tuple[int, int, int]] = []
@@ -132,7 +172,7 @@ def _selected(boxes: Array, scores: Array, suppression: _Suppression, center_poi
     for n, image in enumerate(boxes):
         frames = _boxes(image, center_point_box)
         for c, points in enumerate(scores[n]):
-            chosen, doubt = suppression.choose(frames, points)
+            chosen, doubt = suppression.choose(frames, points, doubting=doubting)
             rows += [(n, c, index) for index in chosen]
             doubts += [f"image {n}, class {c}: {doubt}"] if doubt else []
     return np.array(rows, np.int64).reshape(-1, 3), doubts
@@ -156,7 +196,7 @@ def non_max_suppression_scale(
             threshold, where the specification's text keeps the box and ONNX's own implementation drops it.
     """
     given = (max_output_boxes_per_class, iou_threshold, score_threshold)
-    _, doubts = _selected(boxes, scores, _suppression(*given, keeps_equal=False), center_point_box)
+    _, doubts = _selected(boxes, scores, _suppression(*given, keeps_equal=False), center_point_box, doubting=True)
     if doubts:
         raise InvalidInputError(f"NonMaxSuppression is not determined: {doubts[0]}")
     if score_threshold is not None and (scores == score_threshold.reshape(-1)[0]).any():

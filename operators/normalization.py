@@ -93,8 +93,10 @@ def layer_normalization(
     Spec: LayerNormalization, since 17
     """
     axes = _trailing(x, axis, "LayerNormalization")
-    mean, inverse = _moments(x, axes, epsilon)
-    y = (x - mean) * inverse * weight
+    mean = x.mean(axis=axes, keepdims=True)
+    centred = x - mean
+    inverse = 1 / np.sqrt(np.square(centred).mean(axis=axes, keepdims=True) + epsilon)
+    y = centred * inverse * weight
     return (y if b is None else y + b), mean, inverse
 
 

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from contextvars import copy_context
+from contextvars import ContextVar, copy_context
 from functools import cache
 from typing import TypeVar
 
+import numpy as np
 from threadpoolctl import ThreadpoolController
 
+from .scale import Array
+
 Item = TypeVar("Item")
+
+ROW_ELEMENTS = 1 << 15
+"""Elements that a function of rows is given at a time: 256 KiB in float64, which the cache holds."""
 
 
 @cache
@@ -24,18 +31,54 @@ def thread_count() -> int:
     return max((int(pool["num_threads"]) for pool in _controller().info() if pool["user_api"] == "blas"), default=1)
 
 
+@cache
+def _pool(_process: int, threads: int) -> ThreadPoolExecutor:
+    """Threads that stay: a new one would fault in the memory of its temporaries anew. A forked process has none of its
+    parent's, and makes its own."""
+    return ThreadPoolExecutor(threads, thread_name_prefix="onnx-arch")
+
+
+_inside: ContextVar[bool] = ContextVar("inside a piece of for_each", default=False)
+
+
 def for_each(work: Callable[[Item], None], items: Iterable[Item]) -> None:
     """Call `work` for every item on `thread_count()` threads; what one raises is raised here.
 
-    The threads see the caller's context, so that its `numpy.errstate` holds in them too.
+    The threads see the caller's context, so that its `numpy.errstate` holds in them too. Inside a piece of work that is
+    spread already, items are worked on one after the other.
     """
     pieces = list(items)
-    threads = min(thread_count(), len(pieces))
-    if threads <= 1:
+    threads = thread_count()
+    if min(threads, len(pieces)) <= 1 or _inside.get():
         for piece in pieces:
             work(piece)
         return
-    with _controller().limit(limits=1, user_api="blas"), ThreadPoolExecutor(threads) as pool:
+    with _controller().limit(limits=1, user_api="blas"):
         contexts = [copy_context() for _ in pieces]
-        for _ in pool.map(lambda context, piece: context.run(work, piece), contexts, pieces):
+        for context in contexts:
+            context.run(_inside.set, True)
+        for _ in _pool(os.getpid(), threads).map(lambda context, piece: context.run(work, piece), contexts, pieces):
             pass
+
+
+def by_rows(function: Callable[[Array], Array], x: Array) -> Array:
+    """`function` of a few rows at a time, on all cores.
+
+    Args:
+        function: from (rows, N) float64 to the same shape, each row by itself.
+        x: (…, N) float64.
+
+    Returns:
+        Like `x`.
+    """
+    if x.size <= ROW_ELEMENTS:
+        return function(x.reshape(-1, x.shape[-1])).reshape(x.shape) if x.size else x.copy()
+    rows = x.reshape(-1, x.shape[-1])
+    out = np.empty_like(rows)
+    step = max(1, ROW_ELEMENTS // rows.shape[1])
+
+    def block(start: int) -> None:
+        out[start : start + step] = function(rows[start : start + step])
+
+    for_each(block, range(0, len(rows), step))
+    return out.reshape(x.shape)

@@ -7,6 +7,7 @@ import math
 import numpy as np
 
 from ..errors import InvalidAttributeError
+from .parallel import by_rows
 from .registry import kernel, scale
 from .scale import Array, Rule, Scale
 
@@ -56,8 +57,16 @@ def softmax(x: Array, /, *, axis: int = -1) -> Array:
     axis = _check_axis("Softmax", x, axis)
     if x.ndim == 0:
         return np.ones_like(x)
-    e = np.exp(_shifted(x, axis))
-    return e / e.sum(axis=axis, keepdims=True)
+    if axis == x.ndim - 1:
+        return by_rows(_normalized_exponentials, x)
+    return _normalized_exponentials(x, axis)
+
+
+def _normalized_exponentials(x: Array, axis: int = -1) -> Array:
+    e = _shifted(x, axis)
+    np.exp(e, out=e)
+    e /= e.sum(axis=axis, keepdims=True)
+    return e
 
 
 def _weighted_distance(p: Array, t: Array, axis: int) -> Array:
@@ -134,6 +143,7 @@ def _register_coerced(op_type: str, function: object, scale_function: object) ->
 
     @scale(op_type, since=1)
     def coerced_scale(y: Array, x: Array, /, *, axis: int = 1) -> Scale:
+        """COMPOSED, as since 13, over the columns of the matrix."""
         axis = axis if axis == x.ndim else _check_axis(op_type, x, axis)
         flat = scale_function(_coerced(y, axis), _coerced(x, axis), axis=1)  # type: ignore[operator]
         return Scale(flat.magnitude.reshape(x.shape), flat.terms, flat.rule, flat.spread)
