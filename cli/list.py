@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Iterator, Mapping
-from itertools import chain, groupby
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import chain
 from typing import Annotated, Any
 
 import typer
@@ -30,18 +30,18 @@ def _architectures() -> Iterator[Row]:
 
 
 def _operators() -> Iterator[Row]:
-    from ..operators.registry import entries  # noqa: PLC0415 - imports NumPy and every kernel
+    from ..operators.catalogue import catalogue  # noqa: PLC0415 - imports NumPy, onnx and every kernel
 
-    ordered = sorted(entries().values(), key=lambda entry: entry.key)
-    for (domain, op_type), versions in groupby(ordered, key=lambda entry: entry.key[:2]):
-        kernels = list(versions)
+    for entry in catalogue():
         yield {
             "kind": "operator",
-            "name": f"{domain}::{op_type}" if domain else op_type,
-            "domain": domain,
-            "op_type": op_type,
-            "since": [entry.since for entry in kernels],
-            "bound": bound_of(kernels[-1].scale),
+            "name": f"{entry.domain}::{entry.op_type}" if entry.domain else entry.op_type,
+            "domain": entry.domain,
+            "op_type": entry.op_type,
+            "since": list(entry.versions),
+            "rule": entry.rule,
+            "types": list(entry.types),
+            "bound": entry.bound,
         }
 
 
@@ -57,18 +57,6 @@ SOURCES: dict[Section, Callable[[], Iterator[Row]]] = {
     Section.OPERATORS: _operators,
     Section.RUNTIMES: _runtimes,
 }
-
-
-def bound_of(scale: Callable[..., Any] | None) -> str:
-    """How an operator's error is bounded, in a word or a line: from the scale function of its newest version."""
-    from ..operators.scale import exact  # noqa: PLC0415 - imports NumPy
-
-    if scale is None:
-        return "none: its outputs are unjudged"
-    if scale is exact:
-        return "exact"
-    first_paragraph = (scale.__doc__ or "").strip().partition("\n\n")[0]
-    return " ".join(first_paragraph.split()).rstrip(".") or "bounded"
 
 
 def list_entries(
@@ -108,8 +96,33 @@ def _print(rows: Mapping[Section, list[Row]], brief: bool) -> None:
 
 def _cells(row: Row) -> list[str]:
     hidden = {"kind", "domain", "op_type"}
-    return [_text(value) for key, value in row.items() if key not in hidden]
+    return [_text(key, value) for key, value in row.items() if key not in hidden]
 
 
-def _text(value: Any) -> str:
+def _text(key: str, value: Any) -> str:
+    if key == "types":
+        return in_short(value)
     return "since " + ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+FAMILIES: Mapping[str, tuple[str, ...]] = {
+    "int2…int64": ("int2", "int4", "int8", "int16", "int32", "int64"),
+    "int8…int64": ("int8", "int16", "int32", "int64"),
+    "uint2…uint64": ("uint2", "uint4", "uint8", "uint16", "uint32", "uint64"),
+    "uint8…uint64": ("uint8", "uint16", "uint32", "uint64"),
+    "floats": ("float16", "bfloat16", "float", "double"),
+    "float8": ("float8e4m3fn", "float8e4m3fnuz", "float8e5m2", "float8e5m2fnuz"),
+    "float6": ("float6e2m3", "float6e3m2"),
+    "complex": ("complex64", "complex128"),
+}
+"""Short names of element types that come together."""
+
+
+def in_short(types: Sequence[str]) -> str:
+    """Element types in a table's cell: families by one name."""
+    left, shown = list(types), list[str]()
+    for name, members in FAMILIES.items():
+        if set(members) <= set(left):
+            shown.append(name)
+            left = [item for item in left if item not in members]
+    return " ".join([*shown, *left])

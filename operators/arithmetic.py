@@ -182,12 +182,12 @@ def mean_of(*xs: Array) -> Array:
 
 
 def sum_scale(_y: Array, /, *xs: Array) -> Scale:
-    """A sum of n numbers in any order: each partial sum is at most Σ|x| and rounds once."""
+    """DOT: a sum of n numbers in any order: each partial sum is at most Σ|x| and rounds once."""
     return Scale(_fold(np.add, tuple(np.abs(x) for x in xs)), len(xs), Rule.DOT)
 
 
 def mean_scale(_y: Array, /, *xs: Array) -> Scale:
-    """As for a sum, at Σ|x| / n, with one rounding more for the division."""
+    """DOT, as for a sum, at Σ|x| / n, with one rounding more for the division."""
     return Scale(_fold(np.add, tuple(np.abs(x) for x in xs)) / len(xs), len(xs) + 1, Rule.DOT)
 
 
@@ -231,7 +231,7 @@ def cumulative_sum(x: Array, axis: Array, /, *, exclusive: int = 0, reverse: int
 
 @scale("CumSum", since=11)
 def cumulative_sum_scale(y: Array, x: Array, axis: Array, /, *, exclusive: int = 0, reverse: int = 0) -> Scale:
-    """Every output is a sum of at most N inputs: the same sums of |x|."""
+    """DOT: every output is a sum of at most N inputs: the same sums of |x|."""
     if y.dtype.kind != "f":
         return Scale(np.zeros(()), 0, Rule.EXACT)
     count = x.shape[int(axis.reshape(()))]
@@ -279,8 +279,8 @@ def determinant(x: Array, /) -> Array:
 
 @scale("Det", since=11)
 def determinant_scale(_y: Array, x: Array, /) -> Scale:
-    """Elimination perturbs entry (i, j) by at most M roundings of its size, which the determinant multiplies by the
-    entry's cofactor: Σ|x_ij|·|C_ij|, from the singular value decomposition so that singular matrices are right."""
+    """COMPOSED: elimination perturbs entry (i, j) by at most M roundings of its size, which the determinant multiplies
+    by the entry's cofactor: Σ|x_ij|·|C_ij|, by the singular value decomposition so that singular matrices are right."""
     size = x.shape[-1]
     u, s, vt = np.linalg.svd(x)
     others = np.stack([np.prod(np.delete(s, i, axis=-1), axis=-1) for i in range(size)], axis=-1)

@@ -171,7 +171,7 @@ def nchwc_conv(
 def nchwc_conv_scale(
     _y: Array, x: Array, w: Array, b: Array | None = None, z: Array | None = None, /, **attributes: Any
 ) -> Scale:
-    """As FusedConv, in blocked order."""
+    """COMPOSED, as FusedConv, in blocked order."""
     image, filters, added, block = _plain(x, w, z, attributes.get("group", 1))
     y, bound = fused_conv_judged(image, filters, b, added, **attributes)
     spread = None if bound.spread is None else blocked(np.broadcast_to(bound.spread, y.shape), block)
@@ -252,7 +252,7 @@ def nchwc_average_pool(
 
 @scale("AveragePool", since=1, domain=NCHWC)
 def nchwc_average_pool_scale(y: Array, x: Array, /, **attributes: Any) -> Scale:
-    """As AveragePool, in blocked order."""
+    """DOT, as AveragePool, in blocked order."""
     block = _block(x.shape[1])
     bound = average_pool_scale(y, unblocked(x, block), **attributes)
     return replace(bound, magnitude=blocked(bound.magnitude, block))
@@ -334,7 +334,7 @@ def nchwc_upsample_scale(
     mode: str = "nearest",
     coordinate_transformation_mode: str = "asymmetric",
 ) -> Scale:
-    """As Resize, in blocked order."""
+    """COMPOSED, as Resize, in blocked order."""
     block = _block(x.shape[1])
     attributes = _resize_attributes(mode, coordinate_transformation_mode)
     bound = resize_scale(unblocked(y, block), *_resized(x, block, scales), **attributes)

@@ -214,7 +214,7 @@ def fused_gemm_judged(
 
 @scale("FusedGemm", since=1, domain=MICROSOFT)
 def fused_gemm_scale(_y: Array, a: Array, b: Array, c: Array | None = None, /, **attributes: Any) -> Scale:
-    """The scale of Gemm through the activation: see `_fused_activation.activated`."""
+    """COMPOSED: the scale of Gemm through the activation: see `_fused_activation.activated`."""
     both = fused_gemm_judged(a, b, c, **attributes)
     if both is None:
         raise InvalidInputError(f"FusedGemm: floating-point matrices expected, got {a.dtype} and {b.dtype}")
@@ -311,7 +311,7 @@ def fused_conv_judged(
 def fused_conv_scale(
     _y: Array, x: Array, w: Array, b: Array | None = None, z: Array | None = None, /, **attributes: Any
 ) -> Scale:
-    """The scale of Conv with one more summand for `z`, through the activation: see `_fused_activation.activated`."""
+    """COMPOSED: the scale of Conv with a summand for `z` too, through the activation: `_fused_activation.activated`."""
     return fused_conv_judged(x, w, b, z, **attributes)[1]
 
 
@@ -360,7 +360,7 @@ def nhwc_fused_conv(
 def nhwc_fused_conv_scale(
     _y: Array, x: Array, w: Array, b: Array | None = None, z: Array | None = None, /, **attributes: Any
 ) -> Scale:
-    """As FusedConv."""
+    """COMPOSED, as FusedConv."""
     first = None if z is None else channels_first(z)
     bound = fused_conv_judged(channels_first(x), w, b, first, **attributes)[1]
     spread = None if bound.spread is None else channels_last(np.broadcast_to(bound.spread, bound.magnitude.shape))

@@ -55,6 +55,6 @@ def flex_attention(
 def flex_attention_scale(
     y: Array, q: Array, k: Array, v: Array, /, *, scale: float | None = None, **attributes: Any
 ) -> Scale:
-    """As Attention's."""
+    """COMPOSED, as Attention."""
     del attributes
     return attention_scale(y, q, k, v, scale=scale)[0]

@@ -240,7 +240,7 @@ def grid_sample_first_scale(
     padding_mode: str = "zeros",
     stored: Stored,
 ) -> Scale:
-    """As since 20."""
+    """COMPOSED, as since 20."""
     return grid_sample_scale(
         y, x, grid, align_corners=align_corners, mode=mode, padding_mode=padding_mode, stored=stored
     )

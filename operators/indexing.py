@@ -116,7 +116,7 @@ def scatter_elements(
 def scatter_elements_scale(
     y: Array, data: Array, indices: Array, updates: Array, /, *, axis: int = 0, reduction: str = "none"
 ) -> Scale:
-    """See `_scatter_scale`."""
+    """DOT for add, one rounding per update for mul, else exact: see `_scatter_scale`."""
     return _scatter_scale(y, data, _along_axis(indices, axis), updates, reduction)
 
 
@@ -141,7 +141,7 @@ def scatter_nd(data: Array, indices: Array, updates: Array, /, *, reduction: str
 
 @scale("ScatterND", since=11)
 def scatter_nd_scale(y: Array, data: Array, indices: Array, updates: Array, /, *, reduction: str = "none") -> Scale:
-    """See `_scatter_scale`."""
+    """DOT for add, one rounding per update for mul, else exact: see `_scatter_scale`."""
     return _scatter_scale(y, data, _tuples(indices), updates, reduction)
 
 

@@ -233,7 +233,7 @@ def _norm_scale(y: Array, count: int, p: float) -> Scale:
 
 @scale("LpPool", since=1)
 def lp_pool_scale(y: Array, x: Array, /, *, kernel_shape: Sequence[int], p: float = 2) -> Scale:
-    """See `_norm_scale`."""
+    """COMPOSED: powers, their sum and a root: see `_norm_scale`."""
     return _norm_scale(y, math.prod(kernel_shape), p)
 
 
@@ -279,7 +279,7 @@ def global_lp_pool(x: Array, /, *, p: float = 2) -> Array:
 
 @scale("GlobalLpPool", since=1)
 def global_lp_pool_scale(y: Array, x: Array, /, *, p: float = 2) -> Scale:
-    """See `_norm_scale`."""
+    """COMPOSED: powers, their sum and a root: see `_norm_scale`."""
     return _norm_scale(y, math.prod(x.shape[2:]), p)
 
 

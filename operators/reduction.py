@@ -202,6 +202,8 @@ def _register(op_type: str, reduction: Reduction) -> None:
     ) -> Scale:
         return _scale(reduction.scale, y, x, _resolve(x, axes, bool(noop_with_empty_axes)), bool(keepdims))
 
+    described = getattr(reduction.scale, "__doc__", None) or "Exact: no rounding."
+    attribute_scale.__doc__ = input_scale.__doc__ = described
     scale(op_type, since=1)(attribute_scale)
     scale(op_type, since=since)(input_scale)
 

@@ -140,7 +140,7 @@ def resize_scale(
     stored: tuple[np.dtype[Any] | None, ...] = (None,),
     **attributes: Any,
 ) -> Scale:
-    """See `resample_scale`."""
+    """COMPOSED, or exact where whole elements are taken: see `resample_scale`."""
     sampling = Sampling(**attributes)
     mode = sampling.coordinate_transformation_mode
     changed = _resize_axes(x, roi, scales, sizes, axes, keep_aspect_ratio_policy, mode)
@@ -173,6 +173,7 @@ def _register_scaled(op_type: str, since: int) -> None:
         mode: str = "nearest",
         stored: tuple[np.dtype[Any] | None, ...] = (None,),
     ) -> Scale:
+        """COMPOSED, or exact where whole elements are taken: see `resample_scale`."""
         return resample_scale(y, x, _axes_by_scales(x, scales.tolist()), _asymmetric(mode), stored[0])
 
 
@@ -198,7 +199,7 @@ def upsample_attribute_scale(
     mode: str = "nearest",
     stored: tuple[np.dtype[Any] | None, ...] = (None,),
 ) -> Scale:
-    """See `resample_scale`."""
+    """COMPOSED, or exact where whole elements are taken: see `resample_scale`."""
     return resample_scale(y, x, _axes_by_scales(x, scales), _asymmetric(mode), stored[0])
 
 
@@ -227,5 +228,5 @@ def upsample_image_scale(
     mode: str = "nearest",
     stored: tuple[np.dtype[Any] | None, ...] = (None,),
 ) -> Scale:
-    """See `resample_scale`."""
+    """COMPOSED, or exact where whole elements are taken: see `resample_scale`."""
     return upsample_attribute_scale(y, x, scales=(1, 1, height_scale, width_scale), mode=mode, stored=stored)

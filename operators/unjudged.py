@@ -20,6 +20,14 @@ UNJUDGED: Mapping[tuple[str, str], tuple[frozenset[str] | None, str]] = {
         None,
         "it differentiates a part of the graph around it, which a node on its own does not know",
     ),
+    ("com.microsoft", "FusedGemm"): (
+        frozenset({"tensor(int32)", "tensor(int64)", "tensor(uint32)", "tensor(uint64)"}),
+        "activations are functions of floating-point numbers; no text says what they are on integers",
+    ),
+    ("com.microsoft", "GroupQueryAttention"): (
+        frozenset({"tensor(uint8)", "tensor(int8)", "tensor(float8e4m3fn)"}),
+        "a quantized cache and its scales are not modelled",
+    ),
 }
 """(domain, op_type) -> the types that are not judged (None: the operator as a whole), and why."""
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from importlib.metadata import version
 
+import onnx
 import pytest
 
 from onnx_arch.architectures.registry import listings as architectures
-from onnx_arch.cli.list import bound_of
+from onnx_arch.operators.catalogue import bound_of
 from onnx_arch.operators.registry import entries
 from onnx_arch.operators.scale import exact, ulp
 from onnx_arch.runtimes.registry import listings as runtimes
@@ -26,19 +27,30 @@ def test_list_in_brief_names_every_architecture_and_runtime(onnx_arch):
     assert "onnx-arch list operators" in done.stdout
 
 
-def test_list_operators_names_every_kernel_with_its_versions(onnx_arch):
+def test_list_operators_names_every_kernel_version_rule_and_type(onnx_arch):
     done = onnx_arch("list", "operators", "--json", "-")
     assert (done.returncode, done.stderr) == (0, "")
-    listed = {(row["domain"], row["op_type"], since) for row in rows(done.stdout) for since in row["since"]}
-    assert listed == set(entries())
+    listed = {(row["domain"], row["op_type"]): row for row in rows(done.stdout)}
+    assert {(domain, op_type) for domain, op_type, _ in entries()} <= set(listed)
+    assert {("", name) for name in ("If", "Loop", "Scan", "SequenceMap")} <= set(listed)
+    for schema in onnx.defs.get_all_schemas():
+        if not schema.deprecated and schema.name != "Gradient":
+            assert schema.since_version in listed[schema.domain, schema.name]["since"]
+    assert listed["", "Softmax"]["rule"] == "composed"
+    assert listed["", "Softmax"]["types"] == ["bfloat16", "double", "float", "float16"]
+    assert "string" not in listed["", "GridSample"]["types"], "unjudged"
+    assert listed["ai.onnx.ml", "TreeEnsemble"]["since"] == [5]
+    assert listed["com.microsoft", "QLinearAdd"]["types"] == ["int8", "uint8"]
 
 
 def test_list_operators_table_says_how_softmax_and_transpose_are_bounded(onnx_arch):
     lines = onnx_arch("list", "operators").stdout.splitlines()
-    transpose = next(line.split() for line in lines if line.split()[0] == "Transpose")
-    assert transpose[-1] == "exact"
+    transpose = next(line for line in lines if line.split()[0] == "Transpose")
+    assert "exact" in transpose
+    assert "int2…int64" in transpose
     softmax = next(line for line in lines if line.split()[0] == "Softmax")
-    assert "since 1, 13" in softmax
+    assert "since 1, 11, 13" in softmax
+    assert "composed" in softmax
 
 
 def test_list_runtimes_gives_the_installed_version(onnx_arch):
