@@ -79,22 +79,22 @@ WINDOW = {"kernel_shape": [3, 3], "strides": [2, 2], "pads": [1, 1, 1, 1]}
 SUBJECTS = {
     "Conv 64→64, 3×3 at 224²": Subject("Conv", (normal(1, 64, 224, 224), normal(64, 64, 3, 3)), SAME),
     "Conv 512→512, 3×3 at 14²": Subject("Conv", (normal(1, 512, 14, 14), normal(512, 512, 3, 3)), SAME),
-    "ConvTranspose 128→64, 2×2 by 2 at 56²": Subject(
-        "ConvTranspose", (normal(1, 128, 56, 56), normal(128, 64, 2, 2)), {"strides": [2, 2]}
+    "ConvTranspose 128→64, 2×2 by 2 at 28²": Subject(
+        "ConvTranspose", (normal(1, 128, 28, 28), normal(128, 64, 2, 2)), {"strides": [2, 2]}
     ),
     "MatMul 512×768×3072": Subject("MatMul", (normal(512, 768), normal(768, 3072))),
     "Einsum bhid,bhjd→bhij (12, 256, 64)": Subject(
         "Einsum", (normal(1, 12, 256, 64), normal(1, 12, 256, 64)), {"equation": "bhid,bhjd->bhij"}
     ),
-    "MaxPool 2×2 at 224²": Subject("MaxPool", (normal(1, 64, 224, 224),), HALVED),
-    "AveragePool 3×3 by 2 at 112²": Subject("AveragePool", (normal(1, 64, 112, 112),), WINDOW),
+    "MaxPool 2×2 at 112²": Subject("MaxPool", (normal(1, 64, 112, 112),), HALVED),
+    "AveragePool 3×3 by 2 at 56²": Subject("AveragePool", (normal(1, 64, 56, 56),), WINDOW),
     "Resize linear, 64 at 56² to 112²": Subject(
         "Resize", (normal(1, 64, 56, 56), None, constant(1, 1, 2, 2)), {"mode": "linear"}
     ),
     "Resize cubic, 16 at 56² to 112²": Subject(
         "Resize", (normal(1, 16, 56, 56), None, constant(1, 1, 2, 2)), {"mode": "cubic"}
     ),
-    "GridSample linear, 32 at 64²": Subject("GridSample", (normal(1, 32, 64, 64), grid(1, 64, 64, 2))),
+    "GridSample linear, 4 at 32²": Subject("GridSample", (normal(1, 4, 32, 32), grid(1, 32, 32, 2))),
     "Attention 12 heads, 256 × 64": Subject("Attention", (normal(1, 12, 256, 64),) * 3),
     "LSTM 64 steps, 8 × 128 → 256": Subject(
         "LSTM", (normal(64, 8, 128), normal(1, 1024, 128), normal(1, 1024, 256)), {"hidden_size": 256}
