@@ -42,7 +42,7 @@ class BoundSession:
             there = ", ".join(onnxruntime.get_available_providers())
             raise RuntimeUnavailableError(f"onnxruntime has no {wanted} here; it has {there}")
         options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3
+        options.log_severity_level = 4
         if threads is not None:
             options.intra_op_num_threads = threads
         source = model if isinstance(model, bytes) else str(model)
@@ -88,7 +88,7 @@ class BoundSession:
 
         if isinstance(array, OrtValue):
             return array
-        return OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array), self.device, 0)
+        return OrtValue.ortvalue_from_numpy(np.asarray(array, order="C"), self.device, 0)
 
 
 def numpy_dtype(text: str) -> np.dtype[Any]:
