@@ -98,3 +98,11 @@ register(
         ("onnx",),
     )
 )
+register(
+    AdapterEntry(
+        "openvino",
+        _HERE / "openvino_adapter.py",
+        "OpenVINO, on the CPU",
+        ("openvino",),
+    )
+)
