@@ -33,3 +33,18 @@ def onnx_arch(tmp_path: Path) -> Run:
         )
 
     return run
+
+
+@pytest.fixture(scope="session")
+def loops(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """The bundle of a language model at tiny size, with its one-file graph; made once."""
+    made: dict[str, Path] = {}
+
+    def bundle(name: str) -> Path:
+        if name not in made:
+            from onnx_arch.exporters.export import export_architecture  # noqa: PLC0415 - imports torch
+
+            made[name] = export_architecture(name, tmp_path_factory.mktemp("loops"), preset="tiny", loop=True).path
+        return made[name]
+
+    return bundle
