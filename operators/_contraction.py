@@ -6,6 +6,7 @@ and never held twice, and so that a value and its magnitude |a|·|b| share the r
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -128,8 +129,11 @@ SAFE_SUM = 1e-28
 
 def _no_underflow(operands: Sequence[Array]) -> bool:
     """Whether no product of non-zero elements falls below float32's normal range."""
-    smallest = 1.0
-    for x in operands:
-        nonzero = np.abs(x[x != 0])
-        smallest *= float(nonzero.min(initial=1.0))
-    return smallest > SMALLEST_PRODUCT
+    return math.prod(map(_smallest, operands)) > SMALLEST_PRODUCT
+
+
+def _smallest(x: Array) -> float:
+    """The smallest size of a nonzero element, at most 1; read in blocks, as the elements lie."""
+    flat = x.ravel(order="K")
+    blocks = (np.abs(flat[start : start + BLOCK_ELEMENTS]) for start in range(0, flat.size, BLOCK_ELEMENTS))
+    return min((float(block[block != 0].min(initial=1.0)) for block in blocks), default=1.0)
