@@ -64,6 +64,10 @@ Python = Annotated[
 ]
 ProviderOption = Annotated[Provider, typer.Option("--provider", help="Execution provider that must run the graph.")]
 OptimizationOption = Annotated[Optimization, typer.Option("--optimization", help="Graph optimisation level.")]
+Disabled = Annotated[
+    list[str] | None,
+    typer.Option("--disable-optimizer", metavar="NAME", help="Switch a graph optimiser off. Can be repeated."),
+]
 Threads = Annotated[int | None, typer.Option("--threads", min=1, help="Intra-op threads of the runtime.")]
 TimeLimit = Annotated[float, typer.Option("--time-limit", min=0.1, metavar="S", help="A run that takes longer hangs.")]
 Json = Annotated[str | None, typer.Option("--json", metavar="FILE|-", help="Write JSON lines; - is standard output.")]
@@ -87,6 +91,7 @@ def check(
     python: Python = None,
     provider: ProviderOption = Provider.CPU,
     optimization: OptimizationOption = Optimization.ALL,
+    disable_optimizer: Disabled = None,
     threads: Threads = None,
     time_limit: TimeLimit = 120.0,
     json: Json = None,
@@ -118,6 +123,7 @@ def check(
         python=python,
         provider=provider.value,
         optimization=optimization.value,
+        disabled_optimizers=tuple(disable_optimizer or ()),
         threads=threads,
         time_limit_s=time_limit,
     )

@@ -27,11 +27,12 @@ from ..operators.scale import Array
 from ..runtimes.environment import describe
 from ..runtimes.process import open_session
 from ..runtimes.session import RuntimeOptions
-from .levels import guilty_level
+from .levels import Untouched, guilty_optimization
 from .model_outputs import OutputCase, judge_output
 from .nodes import failed_node, judge_node, one_line, outcome_of, skipped_node
 from .oracle import Local, Oracle
 from .results import RED, Footer, Header, NodeResult, Outcome, count_outcomes
+from .unrounded import Unrounded
 from .watching import Observation, OpenSession, Watcher
 
 Record = Header | NodeResult | Footer
@@ -68,7 +69,7 @@ class CheckRequest:
 
 
 @dataclass(frozen=True)
-class Untouched:
+class OwnRun:
     """What the model's own session returned, or how it failed; what it said of itself; its peak memory."""
 
     outputs: Mapping[str, Any]
@@ -114,21 +115,21 @@ def check_model(model: Model, feeds: Mapping[str, Any], request: CheckRequest | 
     yield _footer(rows, started, max(untouched.peak_memory_bytes, walk.watcher.peak_memory_bytes))
 
 
-def _run_untouched(model: Model, feeds: Mapping[str, Any], request: CheckRequest) -> Untouched:
+def _run_untouched(model: Model, feeds: Mapping[str, Any], request: CheckRequest) -> OwnRun:
     try:
         with request.open_session(model.path, request.options) as session:
             try:
                 outputs = session.run(feeds)
             except RuntimeFailure as failure:
-                return Untouched({}, failure, session.info.versions, 0)
-            return Untouched(outputs, None, session.info.versions, session.peak_memory_bytes())
+                return OwnRun({}, failure, session.info.versions, 0)
+            return OwnRun(outputs, None, session.info.versions, session.peak_memory_bytes())
     except RuntimeUnavailableError:
         raise
     except RuntimeFailure as failure:
-        return Untouched({}, failure, {}, 0)
+        return OwnRun({}, failure, {}, 0)
 
 
-def _refuse_nothing(untouched: Untouched) -> None:
+def _refuse_nothing(untouched: OwnRun) -> None:
     """A zero-size batch leaves nothing to judge: saying that it is green would be a lie."""
     tensors = [value for value in untouched.outputs.values() if isinstance(value, np.ndarray)]
     if tensors and len(tensors) == len(untouched.outputs) and all(tensor.size == 0 for tensor in tensors):
@@ -136,7 +137,7 @@ def _refuse_nothing(untouched: Untouched) -> None:
         raise InvalidInputError(f"with these inputs every output is empty ({shapes}): there is nothing to judge")
 
 
-def _header(model: Model, request: CheckRequest, untouched: Untouched) -> Header:
+def _header(model: Model, request: CheckRequest, untouched: OwnRun) -> Header:
     options = request.options
     return Header(
         command=request.command,
@@ -148,6 +149,7 @@ def _header(model: Model, request: CheckRequest, untouched: Untouched) -> Header
             "provider": options.provider,
             "optimization": options.optimization,
             "threads": options.threads,
+            **({"disabled_optimizers": list(options.disabled_optimizers)} if options.disabled_optimizers else {}),
             "opsets": {domain or "ai.onnx": version for domain, version in model.opsets.items()},
             **request.source,
         },
@@ -166,6 +168,7 @@ class _Walk:
     earlier: dict[str, NodeResult]
     magnitudes: dict[str, Array] = field(default_factory=dict)
     dtypes: dict[str, np.dtype[Any] | None] = field(default_factory=dict)
+    unrounded: Unrounded = field(default_factory=Unrounded)
 
     @cached_property
     def oracle(self) -> Oracle:
@@ -188,6 +191,7 @@ class _Walk:
             node = observation.node
             free_values(self.oracle.actual, node, uses)
             free_values(self.oracle.clean, node, uses)
+            free_values(self.unrounded.readings, node, uses)
 
     def _row(self, observation: Observation) -> NodeResult:
         node = observation.node
@@ -196,21 +200,25 @@ class _Walk:
             self.oracle.advance(node, Local(None, (), None), {})
             return skipped_node(node, absent)
         local = self.oracle.local(node, scaled=self._needs_scales(observation))
-        known = self.earlier.get(node.name)
-        if known is not None:
-            row = known
-        elif observation.failure is not None:
-            row = failed_node(node, observation.failure)
-        else:
-            row = judge_node(node, local, observation.outputs)
+        row = self._verdict(observation, local)
         inherited = self.oracle.advance(node, local, observation.outputs)
         self._remember(node, local)
         gaps = [gap for gap in inherited.values() if gap is not None]
         return dataclasses.replace(row, inherited_max_abs=max(gaps, default=None))
 
+    def _verdict(self, observation: Observation, local: Local) -> NodeResult:
+        node, known = observation.node, self.earlier.get(observation.node.name)
+        if observation.failure is not None:
+            return failed_node(node, observation.failure) if known is None else known
+        row = judge_node(node, local, observation.outputs) if known is None or self._narrow(node) else known
+        return self.unrounded.reconsider(node, local, row, observation.outputs, self.oracle.actual)
+
+    def _narrow(self, node: Node) -> bool:
+        return self.unrounded.concerns(node, self.oracle.actual)
+
     def _needs_scales(self, observation: Observation) -> bool:
         node = observation.node
-        judged = node.name not in self.earlier and observation.failure is None
+        judged = (node.name not in self.earlier or self._narrow(node)) and observation.failure is None
         return judged or any(name in self.output_names for name in node.outputs)
 
     def _remember(self, node: Node, local: Local) -> None:
@@ -230,7 +238,7 @@ class _Walk:
             return None
 
 
-def _output_rows(walk: _Walk, untouched: Untouched, rows: list[NodeResult]) -> Iterator[NodeResult]:
+def _output_rows(walk: _Walk, untouched: OwnRun, rows: list[NodeResult]) -> Iterator[NodeResult]:
     passed = not any(row.outcome in RED for row in rows)
     for spec in walk.model.graph.outputs:
         if untouched.failure is not None:
@@ -294,8 +302,9 @@ def _unjudged_output(name: str, actual: Any, lender: str) -> NodeResult:
 
 
 def _with_level(row: NodeResult, walk: _Walk, case: OutputCase) -> NodeResult:
-    """Every node is right when watched: say from which optimisation level on the untouched graph is wrong."""
-    found = guilty_level(walk.model, walk.feeds, walk.request.options, walk.request.open_session, case)
+    """Every node is right when watched: say which optimisation makes the untouched graph wrong."""
+    request = walk.request
+    found = guilty_optimization(Untouched(walk.model, walk.feeds, request.options, request.open_session, case))
     return dataclasses.replace(row, message=f"{row.message}; every node is right when watched: {found}")
 
 

@@ -1,60 +1,110 @@
-"""Where watching makes an error vanish: find the optimisation level at which the untouched graph goes wrong."""
+"""Where watching makes an error vanish: find the optimisation that makes the untouched graph go wrong."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from ..errors import RuntimeFailure
+from ..errors import InvalidArgumentError, RuntimeFailure
 from ..graphs.model import Model
 from ..runtimes.session import OPTIMIZATIONS, RuntimeOptions
 from .model_outputs import OutputCase, judge_output
 from .results import Outcome
 from .watching import OpenSession
 
+_MODIFIED = re.compile(r"GraphTransformer (\w+) modified: 1\b")
+"""ONNX Runtime's log at its most talkative: an optimiser that changed the graph."""
 
-def guilty_level(
-    model: Model,
-    feeds: Mapping[str, Any],
-    options: RuntimeOptions,
-    open_session: OpenSession,
-    case: OutputCase,
-) -> str:
-    """Run the untouched model at every lower optimisation level and say from which one on its output is wrong.
+VERBOSE = 0
 
-    Args:
+
+@dataclass(frozen=True)
+class Untouched:
+    """The untouched model, to be run again under other options.
+
+    Attributes:
         model: the model.
         feeds: its inputs.
         options: those under which the output is wrong.
         open_session: starts a session.
-        case: the output that is wrong; judged anew with each level's value.
+        case: the output that is wrong; judged anew with every value.
+    """
+
+    model: Model
+    feeds: Mapping[str, Any]
+    options: RuntimeOptions
+    open_session: OpenSession
+    case: OutputCase
+
+    def is_right(self, **changes: Any) -> bool:
+        """Whether the output passes under changed options."""
+        try:
+            with self.open_session(self.model.path, dataclasses.replace(self.options, **changes)) as session:
+                value = session.run(self.feeds, [self.case.name])[self.case.name]
+        except RuntimeFailure:
+            return False
+        return judge_output(dataclasses.replace(self.case, actual=value)).outcome is Outcome.PASSED
+
+    def optimizers(self) -> list[str]:
+        """The optimisers that change the graph as it is loaded, in order; none where the runtime does not tell."""
+        extra = {**self.options.extra, "log_severity": VERBOSE}
+        try:
+            with self.open_session(self.model.path, dataclasses.replace(self.options, extra=extra)) as session:
+                log = getattr(session, "log", str)()
+        except (RuntimeFailure, InvalidArgumentError):
+            return []
+        return list(dict.fromkeys(_MODIFIED.findall(log)))
+
+
+def guilty_optimization(untouched: Untouched) -> str:
+    """Run the untouched model at lower optimisation levels, then without single optimisers, and say what is to blame.
 
     Returns:
-        A phrase for the row's message.
+        A phrase for the row's message: which level, which optimiser, and what to do about it.
     """
-    lower = OPTIMIZATIONS[: OPTIMIZATIONS.index(options.optimization)]
-    right: list[str] = []
-    for level in lower:
-        if (
-            _outcome(model, feeds, dataclasses.replace(options, optimization=level), open_session, case)
-            is Outcome.PASSED
-        ):
-            right.append(level)
+    lower = OPTIMIZATIONS[: OPTIMIZATIONS.index(untouched.options.optimization)]
+    right = [level for level in lower if untouched.is_right(optimization=level)]
     if not right:
         return "the untouched graph is wrong at every optimisation level"
     first_wrong = OPTIMIZATIONS[OPTIMIZATIONS.index(right[-1]) + 1]
+    guilty = _guilty_optimizers(untouched)
+    if not guilty:
+        return (
+            f"right with --optimization {right[-1]}, wrong from {first_wrong!r} on: a graph optimisation of that level"
+        )
+    words = " ".join(f"--disable-optimizer {name}" for name in guilty)
     return (
-        f"right with --optimization {right[-1]}, wrong from {first_wrong!r} on, so a graph optimisation of that level"
+        f"{' with '.join(guilty)} makes it wrong (right with {words}, that is disabled_optimizers={guilty} of "
+        f"InferenceSession, and with --optimization {right[-1]})"
     )
 
 
-def _outcome(
-    model: Model, feeds: Mapping[str, Any], options: RuntimeOptions, open_session: OpenSession, case: OutputCase
-) -> Outcome:
-    try:
-        with open_session(model.path, options) as session:
-            value = session.run(feeds, [case.name])[case.name]
-    except RuntimeFailure:
-        return Outcome.ERRORED
-    return judge_output(dataclasses.replace(case, actual=value)).outcome
+def _guilty_optimizers(untouched: Untouched) -> list[str]:
+    """A smallest set of optimisers without which the output is right, by halving; none where that cannot be found."""
+    before = list(untouched.options.disabled_optimizers)
+    suspects = [name for name in untouched.optimizers() if name not in before]
+
+    def right_without(names: Sequence[str]) -> bool:
+        return untouched.is_right(disabled_optimizers=[*before, *names])
+
+    if not suspects or not right_without(suspects):
+        return []
+    while len(suspects) > 1:
+        innocent = next(
+            (part for part in _parts(suspects) if right_without([n for n in suspects if n not in part])), []
+        )
+        if not innocent:
+            break
+        suspects = [name for name in suspects if name not in innocent]
+    return suspects
+
+
+def _parts(names: Sequence[str]) -> Iterator[Sequence[str]]:
+    """The halves of a list, then its single elements: what may turn out to be innocent."""
+    middle = len(names) // 2
+    yield from (names[:middle], names[middle:])
+    if len(names) > 2:
+        yield from ([name] for name in names)

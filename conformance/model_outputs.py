@@ -11,12 +11,14 @@ An untouched output fails only if neither explains it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from ..graphs.values import flattened
 from ..operators.rounding import half_unit
 from ..operators.scale import Array
 from ..operators.storage import decode, float_format, is_float
@@ -61,14 +63,41 @@ class OutputCase:
 
 def judge_output(case: OutputCase) -> NodeResult:
     """The row of one output of the untouched model."""
+    if case.clean is None:
+        if case.actual is None:
+            return _row(case, Outcome.PASSED, "exact", message="an absent optional, as it must be")
+        return _row(case, Outcome.FAILED, "type", message="a value where an absent optional is expected")
     if not isinstance(case.clean, np.ndarray):
-        return _row(case, Outcome.UNJUDGED, "", message="not a tensor, or not computed by the oracle")
+        return _judge_structure(case)
     wrong = _wrong_kind(case)
     if wrong:
         return _row(case, Outcome.FAILED, "type", message=wrong)
     if not (is_float(case.actual.dtype) and case.clean.dtype.kind == "f"):
         return _judge_discrete(case)
     return _judge_continuous(case)
+
+
+def _judge_structure(case: OutputCase) -> NodeResult:
+    """A sequence or a map: made of the same parts, and its elements in one row judged as a tensor's are."""
+    made, clean = flattened(case.clean)
+    found, actual = (None, None) if case.actual is None else flattened(case.actual)
+    if actual is None or found != made or (actual.dtype.kind in "OUS") != (clean.dtype.kind in "OUS"):
+        return _row(case, Outcome.FAILED, "type", message=f"made of {_short(found)}, expected {_short(made)}")
+    if case.dtype is not None and actual.dtype.kind not in "OUS" and _holds_maps(case.clean):
+        actual = actual.astype(case.dtype)  # bindings return the values of maps in Python's own types
+    there, watched = (None, None) if case.watched is None else flattened(case.watched)
+    watched = watched.astype(actual.dtype) if watched is not None and there == made else None
+    row = judge_output(dataclasses.replace(case, actual=actual, watched=watched, clean=clean, magnitude=None))
+    return dataclasses.replace(row, shapes=(None,), dtypes=(None,))
+
+
+def _holds_maps(data: Any) -> bool:
+    return isinstance(data, Mapping) or (isinstance(data, list) and any(map(_holds_maps, data)))
+
+
+def _short(made: Any) -> str:
+    text = str(made)
+    return text if len(text) <= 80 else text[:80] + " …"
 
 
 def _wrong_kind(case: OutputCase) -> str:

@@ -18,7 +18,7 @@ from ..operators.storage import FloatFormat, decode, encode, float_format, is_fl
 from .control_flow import Run
 from .model import Graph, Model, Node
 from .subgraph_call import SubgraphCall, subgraph_call
-from .values import Value, Values, stored_value
+from .values import Value, Values, flattened, stored_value
 
 WIDE_FLOATS = frozenset({"float64", "float32", "float16", "bfloat16"})
 """Types between which a clean run does not round at a Cast: there the type is storage, not semantics."""
@@ -287,11 +287,11 @@ def propagated_spread(
         seed: of the perturbations.
 
     Returns:
-        By output name, float64 arrays of the output's shape; 0 where no rounding happens; for outputs that are not
-        floating-point, the root mean square of (sample != clean).
+        By output name, float64 arrays of the output's shape, for a sequence or a map of its elements in one row; 0
+        where no rounding happens; for outputs that are not floating-point, the root mean square of (sample != clean).
     """
     clean = evaluate_model(model, feeds)
-    total = {name: np.zeros(getattr(value, "shape", ())) for name, value in clean.items()}
+    total = {name: np.zeros(_in_one_row(value)[1].shape) for name, value in clean.items()}
     for sample in range(samples):
         moved = evaluate_model(model, feeds, noise=np.random.default_rng([seed, sample]))
         for name, value in clean.items():
@@ -299,11 +299,16 @@ def propagated_spread(
     return {name: np.sqrt(value / samples) for name, value in total.items()}
 
 
+def _in_one_row(value: Any) -> tuple[Any, np.ndarray]:
+    return (value.shape, value) if isinstance(value, np.ndarray) else flattened(value)
+
+
 def _squared_difference(moved: Any, clean: Any) -> Any:
-    if isinstance(clean, np.ndarray) and clean.dtype.kind == "f" and np.shape(moved) == clean.shape:
+    (there, moved), (here, clean) = _in_one_row(moved), _in_one_row(clean)
+    if clean.dtype.kind == "f" and there == here:
         with np.errstate(invalid="ignore"):
             return np.nan_to_num(moved - clean) ** 2
-    return np.asarray(not np.array_equal(moved, clean), np.float64)
+    return np.asarray(there != here or not np.array_equal(moved, clean), np.float64)
 
 
 __all__ = ["Value", "Values", "call_node", "evaluate_model", "propagated_spread", "run_call", "stored_value"]

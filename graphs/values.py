@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,6 +39,21 @@ def decoded(data: Any) -> Any:
     if isinstance(data, list):
         return [decoded(item) for item in data]
     return decode(data) if isinstance(data, np.ndarray) else data
+
+
+def flattened(data: Any) -> tuple[Any, np.ndarray]:
+    """What a tensor, sequence or map is made of (shapes, lengths, sorted keys), and all its elements in one row."""
+    if isinstance(data, Mapping):
+        keys = sorted(data, key=lambda key: (type(key).__name__, key))
+        parts = [flattened(data[key]) for key in keys]
+        made: Any = dict(zip(keys, (part[0] for part in parts), strict=True))
+    elif isinstance(data, list):
+        parts = [flattened(item) for item in data]
+        made = [part[0] for part in parts]
+    else:
+        array = np.asarray(data)
+        return array.shape, array.reshape(-1)
+    return made, np.concatenate([part[1] for part in parts]) if parts else np.empty(0)
 
 
 LARGE = 1 << 20
