@@ -195,6 +195,7 @@ class TextGeneration:
 
     Attributes:
         decoder: name of the graph that is run for every word; its cache goes round.
+        vocab_size: words there are.
         encoder: name of the graph that reads the prompt first; "" for a decoder that goes on with the prompt itself.
         eos_token_id: the word that ends a text; None where nothing does.
         pad_token_id: what stands behind it in a batch.
@@ -203,6 +204,7 @@ class TextGeneration:
     """
 
     decoder: str
+    vocab_size: int
     encoder: str = ""
     eos_token_id: int | None = None
     pad_token_id: int = 0

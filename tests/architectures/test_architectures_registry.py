@@ -30,8 +30,14 @@ EXPECTED = {
     "gpt2": 124_439_808,
     "bert": 109_482_240,
     "t5": 60_506_624,
+    "ddpm": 35_746_307,
+    "latent-diffusion": 581_994_042 + 872_300_484 + 83_653_863,
+    "stable-diffusion": 123_060_480 + 859_520_964 + 83_653_863,
 }
 """Parameters at published size: of the papers and of the checkpoints that people have."""
+
+UNUSED = {"latent-diffusion": ["text_encoder.to_logits.weight", "text_encoder.to_logits.bias"]}
+"""Parameters that are in the checkpoints and in no picture."""
 
 
 def tiny_graphs():
@@ -134,9 +140,11 @@ def test_every_parameter_moves_an_output(name):
     module = built(entry)
     for spec in entry.graphs(entry.config("tiny")):
         outputs = call(module, spec, spec.example_inputs(seed=1))
-        sum(output.square().sum() for output in outputs if output.is_floating_point()).backward()
+        moving = [output.square().sum() for output in outputs if output.requires_grad]
+        if moving:
+            sum(moving).backward()
     unmoved = [name for name, p in module.named_parameters() if p.grad is None or not p.grad.any()]
-    assert unmoved == []
+    assert unmoved == UNUSED.get(entry.name, [])
 
 
 def test_mlp_gives_hand_computed_logits():

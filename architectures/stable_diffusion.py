@@ -1,0 +1,113 @@
+"""Stable Diffusion 1.x: latent diffusion whose prompts are read by CLIP's text encoder.
+
+Paper: Rombach, Blattmann, Lorenz, Esser, Ommer, "High-resolution image synthesis with latent diffusion models",
+https://arxiv.org/abs/2112.10752; the sizes are those of the published v1 checkpoints. Keys are those of diffusers;
+CompVis files fit too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ._activations import find_activation
+from ._autoencoder import AutoencoderConfig
+from ._compvis import compvis_layout, diffusers_layout
+from ._diffusers_config import autoencoder_config, noise_schedule, part, unet_config
+from ._noise_unet import UNetConfig
+from ._schedule import LATENT_SCHEDULE, NoiseSchedule
+from ._text_encoders import ClipTextConfig, ClipTextEncoder
+from ._text_to_image import Prompt, TextToImage, component_graphs
+from .registry import architecture
+from .specification import PLAIN, GraphSpec
+
+
+@dataclass(frozen=True)
+class StableDiffusionConfig:
+    """Sizes of the three networks, the schedule, and the scale of the latents."""
+
+    text: ClipTextConfig = field(default_factory=ClipTextConfig)
+    unet: UNetConfig = field(default_factory=UNetConfig)
+    vae: AutoencoderConfig = field(default_factory=AutoencoderConfig)
+    schedule: NoiseSchedule = LATENT_SCHEDULE
+    latent_scale: float = 0.18215
+    guidance_scale: float = 7.5
+
+    @property
+    def prompt(self) -> Prompt:
+        """What the graphs need to know of the text encoder."""
+        return Prompt(self.text.vocab_size, self.text.num_positions, self.text.embed_dim)
+
+
+TINY_UNET = UNetConfig(
+    channels=(8, 16), attention=(True, False), num_heads=(2, 2), context_channels=12, layers_per_block=1, num_groups=4
+)
+TINY = StableDiffusionConfig(
+    ClipTextConfig(vocab_size=31, num_positions=12, embed_dim=12, num_layers=2, num_heads=2, hidden_dim=24),
+    TINY_UNET,
+    AutoencoderConfig(channels=(8, 16), layers_per_block=1, num_groups=4),
+)
+
+
+def stable_diffusion_graphs(config: StableDiffusionConfig) -> tuple[GraphSpec, ...]:
+    """Text encoder, U-Net, and the autoencoder's two sides."""
+    return component_graphs(config.prompt, config.unet, config.vae)
+
+
+def stable_diffusion_config(content: Mapping[str, Any]) -> StableDiffusionConfig:
+    """The config of a diffusers folder.
+
+    Raises:
+        InvalidArgumentError: a part is missing, or a setting that is not built.
+    """
+    text, vae = part(content, "text_encoder"), part(content, "vae")
+    find_activation(text.get("hidden_act", "quick_gelu"))
+    clip = ClipTextConfig(
+        vocab_size=text.get("vocab_size", 49408),
+        num_positions=text.get("max_position_embeddings", 77),
+        embed_dim=text.get("hidden_size", 512),
+        num_layers=text.get("num_hidden_layers", 12),
+        num_heads=text.get("num_attention_heads", 8),
+        hidden_dim=text.get("intermediate_size", 2048),
+        activation=text.get("hidden_act", "quick_gelu"),
+        epsilon=text.get("layer_norm_eps", 1e-5),
+    )
+    return StableDiffusionConfig(
+        clip,
+        unet_config(part(content, "unet")),
+        autoencoder_config(vae),
+        noise_schedule(content.get("scheduler", {}), LATENT_SCHEDULE),
+        vae.get("scaling_factor", 0.18215),
+    )
+
+
+TEXT_MODEL = r"^text_encoder\.(?:text_model\.)?"
+DIFFUSERS = diffusers_layout(
+    {
+        "unet": "unet/diffusion_pytorch_model.safetensors",
+        "vae": "vae/diffusion_pytorch_model.safetensors",
+        "text_encoder": "text_encoder/model.safetensors",
+    },
+    renames=((TEXT_MODEL, "text_encoder."),),
+    restores=((r"^text_encoder\.", "text_encoder.text_model."),),
+)
+
+
+def _compvis(name: str, config: StableDiffusionConfig):
+    text = tuple((f"text_model.{key}", key) for key in ("embeddings", "encoder", "final_layer_norm"))
+    return compvis_layout(name, config.unet, config.vae, text)
+
+
+@architecture(
+    "stable-diffusion",
+    paper="https://arxiv.org/abs/2112.10752",
+    presets={"published": StableDiffusionConfig(), "tiny": TINY},
+    graphs=stable_diffusion_graphs,
+    parameters=1_066_235_307,
+    checkpoints=(DIFFUSERS, _compvis("compvis", StableDiffusionConfig()), _compvis("compvis (tiny)", TINY), PLAIN),
+    from_pretrained_config=stable_diffusion_config,
+)
+def build_stable_diffusion(config: StableDiffusionConfig) -> TextToImage:
+    """The module of a config."""
+    return TextToImage(ClipTextEncoder(config.text), config.unet, config.vae, config.schedule, config.latent_scale)
