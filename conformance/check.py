@@ -27,7 +27,7 @@ from ..operators.scale import Array
 from ..runtimes.environment import describe
 from ..runtimes.process import open_session
 from ..runtimes.session import RuntimeOptions
-from .levels import Untouched, guilty_optimization
+from .levels import Blame, Untouched, guilty_optimization
 from .model_outputs import OutputCase, judge_output
 from .nodes import failed_node, judge_node, one_line, outcome_of, skipped_node
 from .oracle import Local, Oracle
@@ -240,6 +240,7 @@ class _Walk:
 
 def _output_rows(walk: _Walk, untouched: OwnRun, rows: list[NodeResult]) -> Iterator[NodeResult]:
     passed = not any(row.outcome in RED for row in rows)
+    blames: list[Blame] = []
     for spec in walk.model.graph.outputs:
         if untouched.failure is not None:
             yield _failed_output(spec.name, untouched.failure)
@@ -250,7 +251,7 @@ def _output_rows(walk: _Walk, untouched: OwnRun, rows: list[NodeResult]) -> Iter
         case = _case(walk, spec.name, untouched.outputs.get(spec.name), passed)
         row = judge_output(case)
         if row.outcome is Outcome.FAILED and passed:
-            row = _with_level(row, walk, case)
+            row = _blamed(row, walk, case, blames)
         yield row
 
 
@@ -301,11 +302,12 @@ def _unjudged_output(name: str, actual: Any, lender: str) -> NodeResult:
     )
 
 
-def _with_level(row: NodeResult, walk: _Walk, case: OutputCase) -> NodeResult:
+def _blamed(row: NodeResult, walk: _Walk, case: OutputCase, blames: list[Blame]) -> NodeResult:
     """Every node is right when watched: say which optimisation makes the untouched graph wrong."""
     request = walk.request
-    found = guilty_optimization(Untouched(walk.model, walk.feeds, request.options, request.open_session, case))
-    return dataclasses.replace(row, message=f"{row.message}; every node is right when watched: {found}")
+    untouched = Untouched(walk.model, walk.feeds, request.options, request.open_session, case)
+    blames.append(guilty_optimization(untouched, blames))
+    return dataclasses.replace(row, message=f"{row.message}; every node is right when watched: {blames[-1].text}")
 
 
 def _footer(rows: list[NodeResult], started: float, worker_bytes: int) -> Footer:

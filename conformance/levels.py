@@ -59,27 +59,41 @@ class Untouched:
         return list(dict.fromkeys(_MODIFIED.findall(log)))
 
 
-def guilty_optimization(untouched: Untouched) -> str:
+@dataclass(frozen=True)
+class Blame:
+    """What makes an untouched graph wrong: a phrase for the row's message, and the options under which it is right."""
+
+    text: str
+    cure: Mapping[str, Any]
+
+
+def guilty_optimization(untouched: Untouched, known: Sequence[Blame] = ()) -> Blame:
     """Run the untouched model at lower optimisation levels, then without single optimisers, and say what is to blame.
 
-    Returns:
-        A phrase for the row's message: which level, which optimiser, and what to do about it.
+    Args:
+        untouched: the model and the output that is wrong.
+        known: what was found for other outputs of the model; what cures this one too is not looked for again.
     """
+    for blame in known:
+        if blame.cure and untouched.is_right(**blame.cure):
+            return blame
     lower = OPTIMIZATIONS[: OPTIMIZATIONS.index(untouched.options.optimization)]
     right = [level for level in lower if untouched.is_right(optimization=level)]
     if not right:
-        return "the untouched graph is wrong at every optimisation level"
-    first_wrong = OPTIMIZATIONS[OPTIMIZATIONS.index(right[-1]) + 1]
+        return Blame("the untouched graph is wrong at every optimisation level", {})
+    best = right[-1]
     guilty = _guilty_optimizers(untouched)
     if not guilty:
-        return (
-            f"right with --optimization {right[-1]}, wrong from {first_wrong!r} on: a graph optimisation of that level"
-        )
+        wrong = OPTIMIZATIONS[OPTIMIZATIONS.index(best) + 1]
+        text = f"right with --optimization {best}, wrong from {wrong!r} on: a graph optimisation of that level"
+        return Blame(text, {"optimization": best})
+    disabled = [*untouched.options.disabled_optimizers, *guilty]
     words = " ".join(f"--disable-optimizer {name}" for name in guilty)
-    return (
-        f"{' with '.join(guilty)} makes it wrong (right with {words}, that is disabled_optimizers={guilty} of "
-        f"InferenceSession, and with --optimization {right[-1]})"
+    text = (
+        f"{' with '.join(guilty)} makes it wrong; right with {words} (in ONNX Runtime's own words "
+        f"InferenceSession(…, disabled_optimizers={disabled})), and with --optimization {best}"
     )
+    return Blame(text, {"disabled_optimizers": disabled})
 
 
 def _guilty_optimizers(untouched: Untouched) -> list[str]:

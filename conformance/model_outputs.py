@@ -210,10 +210,18 @@ def _by_spread(case: OutputCase, gap: Array, own: Array, figures: dict[str, Any]
     worst = int(multiples.argmax())
     a, r = decode(case.actual).reshape(-1)[worst], case.clean.reshape(-1)[worst]
     text = (
-        f"rms deviation is {rms:.4g} times what rounding at every node adds up to ({SPREAD_FACTOR:g} admitted, "
+        f"rms deviation is {_times(rms)} times what rounding at every node adds up to ({SPREAD_FACTOR:g} admitted, "
         f"{2 * SPREAD_FACTOR:g} per element); worst {where_is(worst, gap.shape)}: {a:.9g}, expected {r:.9g}"
     )
     return _row(case, Outcome.FAILED, "propagated", allowed_rms_z=allowed, message=text, **figures)
+
+
+A_MILLION = 1e6
+
+
+def _times(ratio: float) -> str:
+    """A ratio as a word where its digits mean nothing: an element that must be 0 has next to no unit."""
+    return f"{ratio:.4g}" if ratio < A_MILLION else "more than a million"
 
 
 POOLED_SHARE = 0.04

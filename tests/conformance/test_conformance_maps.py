@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from onnx_arch.conformance.check import check_model
+from onnx_arch.conformance.model_outputs import OutputCase, judge_output
 from onnx_arch.conformance.nodes import judge_node
 from onnx_arch.conformance.oracle import Oracle
 from onnx_arch.conformance.results import NodeResult, Outcome
@@ -85,7 +87,8 @@ def test_pipeline_that_ends_in_maps_is_judged_node_by_node(classifier: Model) ->
     judged = {name: row.outcome for name, row in found.items() if row.kind == "node"}
     assert judged == dict.fromkeys(["Scaler_0", "LinearClassifier_0", "ZipMap_0"], Outcome.PASSED)
     assert found["label"].outcome is Outcome.PASSED
-    assert found["z"].outcome in (Outcome.PASSED, Outcome.UNJUDGED)
+    assert found["z"].outcome is Outcome.PASSED
+    assert found["z"].rule == "propagated"
 
 
 @pytest.mark.parametrize("fault", ["value", "key", "row", "tensor"])
@@ -106,6 +109,44 @@ def test_wrong_map_fails(classifier: Model, fault: str) -> None:
     else:
         wrong = oracle.actual["p"]
     assert judge_node(zip_map, local, {"z": wrong}).outcome is Outcome.FAILED
+
+
+CLEAN = [{"a": 0.25, "b": 0.75}, {"a": 0.5, "b": 0.5}]
+NEAR = [{"a": 0.25000001, "b": 0.75}, {"a": 0.5, "b": 0.5}]
+
+OUTPUTS = {
+    "right": (NEAR, Outcome.PASSED),
+    "another value": ([{"a": 0.25, "b": 0.75}, {"a": 0.501, "b": 0.5}], Outcome.FAILED),
+    "another key": ([{"a": 0.25, "c": 0.75}, {"a": 0.5, "b": 0.5}], Outcome.FAILED),
+    "a key less": ([{"a": 0.25}, {"a": 0.5, "b": 0.5}], Outcome.FAILED),
+    "a row less": (CLEAN[:1], Outcome.FAILED),
+    "rows swapped": (CLEAN[::-1], Outcome.FAILED),
+    "a tensor": (np.array([[0.25, 0.75], [0.5, 0.5]], np.float32), Outcome.FAILED),
+    "NaN": ([{"a": float("nan"), "b": 0.75}, {"a": 0.5, "b": 0.5}], Outcome.FAILED),
+    "strings": ([{"a": "0.25", "b": "0.75"}, {"a": "0.5", "b": "0.5"}], Outcome.FAILED),
+    "nothing": (None, Outcome.FAILED),
+}
+
+
+@pytest.mark.parametrize(("actual", "outcome"), OUTPUTS.values(), ids=OUTPUTS.keys())
+def test_maps_as_output_of_a_model_are_judged(actual: Any, outcome: Outcome) -> None:
+    case = OutputCase("z", actual, CLEAN, CLEAN, np.dtype(np.float32), None, True, lambda: np.full(4, 1e-8))
+    assert judge_output(case).outcome is outcome
+
+
+@pytest.mark.parametrize(("moved", "outcome"), [(1e-7, Outcome.PASSED), (1e-3, Outcome.FAILED)])
+def test_sequence_as_output_of_a_model_is_judged(moved: float, outcome: Outcome) -> None:
+    clean = [np.linspace(1, 2, 4), np.linspace(3, 4, 6).reshape(2, 3)]
+    actual = [(tensor + moved).astype(np.float32) for tensor in clean]
+    case = OutputCase("s", actual, None, clean, np.dtype(np.float32), None, False, lambda: np.full(10, 1e-7))
+    row = judge_output(case)
+    assert (row.outcome, row.shapes) == (outcome, (None,))
+
+
+def test_absent_optional_as_output_of_a_model_must_be_absent() -> None:
+    case = OutputCase("o", None, None, None, None, None, True, lambda: None)
+    assert judge_output(case).outcome is Outcome.PASSED
+    assert judge_output(dataclasses.replace(case, actual=np.zeros(1))).outcome is Outcome.FAILED
 
 
 def test_map_is_read_from_test_data_and_fed(vectorizer: Model, tmp_path: Path) -> None:

@@ -1,0 +1,172 @@
+"""The optimiser that makes an untouched graph wrong is found by leaving optimisers out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from onnx_arch.conformance.check import CheckRequest, check_model
+from onnx_arch.conformance.levels import Untouched, guilty_optimization
+from onnx_arch.conformance.model_outputs import OutputCase
+from onnx_arch.conformance.results import NodeResult, Outcome
+from onnx_arch.errors import InvalidArgumentError, RaisedByRuntimeError
+from onnx_arch.graphs.feeds import random_feeds
+from onnx_arch.graphs.loading import load_model
+from onnx_arch.graphs.model import Model
+from onnx_arch.runtimes.session import OPTIMIZATIONS, RuntimeOptions
+
+from .command_models import Command, save_model, small_model
+
+NAMES = (
+    "ConstantFolding",
+    "CommonSubexpression",
+    "GeluFusion",
+    "LayerNormFusion",
+    "MatMulAddFusion",
+    "NchwcTransformer",
+)
+RIGHT = np.array([1.0, 2.0])
+WRONG = np.array([1.0, 2.5], np.float32)
+
+
+class Optimizing:
+    """A runtime that is wrong while all of `guilty` are on and the level is at least `level`."""
+
+    def __init__(
+        self, guilty: Sequence[str], level: str = "basic", *, tells: bool = True, refuses: bool = False
+    ) -> None:
+        self.guilty, self.level, self.tells, self.refuses = set(guilty), level, tells, refuses
+        self.opened = 0
+
+    @contextmanager
+    def __call__(self, _path: Path, options: RuntimeOptions) -> Iterator[Any]:
+        self.opened += 1
+        if self.refuses and options.disabled_optimizers:
+            raise RaisedByRuntimeError("no such optimiser")
+        if not self.tells and options.extra:
+            raise InvalidArgumentError("extra: nothing is known")
+        yield OptimizedSession(self, options)
+
+
+class OptimizedSession:
+    def __init__(self, runtime: Optimizing, options: RuntimeOptions) -> None:
+        self.runtime, self.options = runtime, options
+
+    def run(self, _feeds: Mapping[str, Any], outputs: Sequence[str]) -> dict[str, Any]:
+        high = OPTIMIZATIONS.index(self.options.optimization) >= OPTIMIZATIONS.index(self.runtime.level)
+        wrong = high and not self.runtime.guilty & set(self.options.disabled_optimizers)
+        return {name: WRONG if wrong else RIGHT.astype(np.float32) for name in outputs}
+
+    def log(self) -> str:
+        lines = [f"[I] GraphTransformer {name} modified: 1 with status: OK" for name in NAMES]
+        return "\n".join([*lines, "[I] GraphTransformer ReluQuantFusion modified: 0 with status: OK"])
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Model:
+    return load_model(save_model(small_model(2), tmp_path / "small.onnx"))
+
+
+def wrong_output() -> OutputCase:
+    return OutputCase(
+        "y", WRONG, RIGHT.astype(np.float32), RIGHT, np.dtype(np.float32), None, True, lambda: np.zeros(2)
+    )
+
+
+def untouched(model: Model, runtime: Optimizing, **options: Any) -> Untouched:
+    return Untouched(model, {}, RuntimeOptions(**options), runtime, wrong_output())
+
+
+@pytest.mark.parametrize("guilty", NAMES)
+def test_guilty_optimizer_is_named_with_what_to_do(guilty: str, model: Model) -> None:
+    blame = guilty_optimization(untouched(model, Optimizing([guilty], "extended")))
+    assert blame.cure == {"disabled_optimizers": [guilty]}
+    assert blame.text.startswith(f"{guilty} makes it wrong; right with --disable-optimizer {guilty} ")
+    assert "--optimization basic" in blame.text
+
+
+def test_two_optimizers_that_are_each_wrong_are_both_named(model: Model) -> None:
+    class Either(OptimizedSession):
+        def run(self, feeds: Mapping[str, Any], outputs: Sequence[str]) -> dict[str, Any]:
+            off = set(self.options.disabled_optimizers)
+            right = {"GeluFusion", "NchwcTransformer"} <= off or self.options.optimization == "disabled"
+            return {name: RIGHT.astype(np.float32) if right else WRONG for name in outputs}
+
+    @contextmanager
+    def opened(_path: Path, options: RuntimeOptions) -> Iterator[Any]:
+        yield Either(Optimizing([]), options)
+
+    found = guilty_optimization(Untouched(model, {}, RuntimeOptions(), opened, wrong_output()))
+    assert found.cure == {"disabled_optimizers": ["GeluFusion", "NchwcTransformer"]}
+
+
+@pytest.mark.parametrize("how", [{"tells": False}, {"refuses": True}], ids=lambda how: next(iter(how)))
+def test_runtime_that_names_no_optimizers_leaves_the_level(how: dict[str, bool], model: Model) -> None:
+    blame = guilty_optimization(untouched(model, Optimizing(["GeluFusion"], "extended", **how)))
+    assert blame.cure == {"optimization": "basic"}
+    assert "wrong from 'extended' on" in blame.text
+
+
+def test_graph_that_is_wrong_at_every_level_blames_no_optimizer(model: Model) -> None:
+    assert "at every optimisation level" in guilty_optimization(untouched(model, Optimizing(NAMES, "disabled"))).text
+
+
+def test_what_cures_one_output_is_tried_on_the_next(model: Model) -> None:
+    runtime = Optimizing(["GeluFusion"])
+    first = guilty_optimization(untouched(model, runtime))
+    opened = runtime.opened
+    assert guilty_optimization(untouched(model, runtime), [first]) == first
+    assert runtime.opened == opened + 1
+
+
+def test_optimizers_that_were_off_stay_off(model: Model) -> None:
+    options = {"disabled_optimizers": ("ConstantFolding",)}
+    blame = guilty_optimization(untouched(model, Optimizing(["GeluFusion"]), **options))
+    assert blame.cure == {"disabled_optimizers": ["ConstantFolding", "GeluFusion"]}
+
+
+def int8_weights(folder: Path) -> Path:
+    """DequantizeLinear of int8 weights, MatMul: ONNX Runtime fuses both and rounds the other factor to int8."""
+    rng = np.random.default_rng(5)
+    weights = {
+        "w": rng.integers(-128, 128, (128, 32)).astype(np.int8),
+        "s": (rng.uniform(0.5, 1.5, (4, 32)) / 128).astype(np.float32),
+    }
+    nodes = [
+        helper.make_node("DequantizeLinear", ["w", "s"], ["d"], axis=0, block_size=32),
+        helper.make_node("MatMul", ["x", "d"], ["y"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "network",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [6, 128])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+        [numpy_helper.from_array(value, name) for name, value in weights.items()],
+    )
+    return save_model(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10), folder / "int8.onnx"
+    )
+
+
+def test_fusion_of_onnxruntime_is_named(tmp_path: Path) -> None:
+    model = load_model(int8_weights(tmp_path))
+    rows = [row for row in check_model(model, random_feeds(model), CheckRequest()) if isinstance(row, NodeResult)]
+    assert {row.node: row.outcome for row in rows} == {
+        "DequantizeLinear_0": Outcome.PASSED,
+        "MatMul_0": Outcome.PASSED,
+        "y": Outcome.FAILED,
+    }
+    assert "QDQSelectorActionTransformer makes it wrong" in rows[-1].message
+
+
+def test_disabled_optimizer_is_left_out_and_recorded(check: Command, tmp_path: Path) -> None:
+    file, result = int8_weights(tmp_path), tmp_path / "result.jsonl"
+    words = [file, "--disable-optimizer", "QDQSelectorActionTransformer", "--json", result, "--quiet"]
+    assert check(*words) == (0, "", "")
+    assert '"disabled_optimizers": ["QDQSelectorActionTransformer"]' in result.read_text()
