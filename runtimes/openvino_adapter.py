@@ -23,6 +23,7 @@ UNSUPPORTED = (
     "NOT IMPLEMENTED",
     "not implemented",
     "not supported",
+    "doesn't support",
     "Unsupported",
     "unsupported",
 )
@@ -54,7 +55,7 @@ class OpenVinoSession:
     def __init__(self, compiled):
         self._compiled = compiled
         self._request = compiled.create_infer_request()
-        self._inputs = by_name(compiled.inputs)
+        self._inputs = {port.get_node().get_friendly_name(): port for port in compiled.inputs}
         self._outputs = by_name(compiled.outputs)
 
     def info(self):
@@ -62,7 +63,7 @@ class OpenVinoSession:
         return {
             "versions": {"openvino": openvino.__version__.partition("-")[0]},
             "providers": ["CPUExecutionProvider"],
-            "input_names": [primary(port) for port in self._compiled.inputs],
+            "input_names": list(self._inputs),
             "output_names": [primary(port) for port in self._compiled.outputs],
             "inference_precision": self._compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name(),
         }
@@ -75,11 +76,9 @@ class OpenVinoSession:
         return {name: read(self._request.get_tensor(self._outputs[name])) for name in names}
 
     def prepare(self, feeds, _outputs):
-        """A call without arguments, feeds in place; inputs that the compiled model no longer reads are left out."""
-        for name, value in feeds.items():
-            if name in self._inputs:
-                port = self._inputs[name]
-                self._request.set_tensor(port, tensor_of(name, value, port))
+        """A call without arguments, feeds in place."""
+        for name, port in paired(list(feeds), self._inputs).items():
+            self._request.set_tensor(port, tensor_of(name, feeds[name], port))
         return self._request.infer
 
     def close(self):
@@ -87,13 +86,25 @@ class OpenVinoSession:
         del self._request, self._compiled
 
 
+def paired(names, inputs):
+    """The port of every feed: by name, and the rest in order, as an input that goes straight to an output has taken
+    the output's name."""
+    left = [port for name, port in inputs.items() if name not in names]
+    unknown = [name for name in names if name not in inputs]
+    if len(unknown) != len(left):
+        raise ValueError("inputs {} do not go with those of the model, {}".format(names, list(inputs)))
+    found = {name: inputs[name] for name in names if name in inputs}
+    found.update(zip(unknown, left))  # noqa: B905 - `strict` needs Python 3.10
+    return found
+
+
 def primary(port):
-    """The name of an input or output; where OpenVINO has given it several, the first in alphabetical order."""
+    """The name of an output; where OpenVINO has given it several, the first in alphabetical order."""
     return min(port.get_names(), default="")
 
 
 def by_name(ports):
-    """Inputs or outputs by every name that they have."""
+    """Outputs by every name that they have."""
     return {name: port for port in ports for name in port.get_names()}
 
 
