@@ -107,8 +107,105 @@ def explain(call: Call, actual: Any, reference: Any, *, varied: bool = False) ->
 
 
 def narrow_inputs(call: Call, actual: Array, reference: Array) -> str:
-    """As `explain`, with reduced input precision as the only hypotheses: for values that lie within the bounds."""
-    return _best(_narrowed(call), actual, reference, varied=True)
+    """As `explain`, with reduced input precision as the only hypotheses: for values that lie within the bounds.
+
+    Where the summands are listed, a sample of the outputs is enough, and two questions are asked of it: does a
+    hypothesis leave at most a quarter of the deviation, and, where other roundings hide it, is its effect there all the
+    same, in full and beyond chance (see `_contains`)?
+    """
+    if call.entry.products is None:
+        return _best(_narrowed(call), actual, reference, varied=True)
+    sample = _sampled(call, actual, reference) if call.stored[0] == np.float32 else None
+    return "" if sample is None else _best_of_sample(call, sample)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Some outputs of a contraction, each divided by the sum of its summands' absolute values.
+
+    Attributes:
+        at: flat indices, (n,).
+        size: those sums.
+        exact: the sums of the products.
+        deviation: the runtime's deviation from them.
+        rounding: rms of what storing the result does to it.
+    """
+
+    at: Array
+    size: Array
+    exact: Array
+    deviation: Array
+    rounding: float
+
+
+MOST_SAMPLED, LEAST_SAMPLED = 4096, 256
+MOST_SUMMANDS = 1 << 20
+"""A sample has so many outputs; as few as the smaller number where they have many summands."""
+
+
+def _sampled(call: Call, actual: Array, reference: Array) -> Sample | None:
+    if actual.shape != np.shape(reference) or actual.size == 0:
+        return None
+    longest = _summands(call, np.zeros(1, np.int64), call.inputs).shape[1]
+    most = int(min(max(MOST_SUMMANDS // max(longest, 1), LEAST_SAMPLED), MOST_SAMPLED))
+    at = np.unique(np.linspace(0, actual.size - 1, min(actual.size, most)).astype(np.int64))
+    observed, terms = actual.reshape(-1)[at].astype(np.float64), _summands(call, at, call.inputs)
+    size = np.abs(terms).sum(axis=1)
+    usable = np.isfinite(observed) & np.isfinite(size) & (size > 0)
+    if not usable.any():
+        return None
+    at, size, observed, exact = at[usable], size[usable], observed[usable], terms.sum(axis=1)[usable]
+    rounding = half_unit(float_format(actual.dtype)) * _rms(observed / size, 0.0)
+    return Sample(at, size, exact, (observed - exact) / size, rounding)
+
+
+def _summands(call: Call, at: Array, inputs: tuple[Any, ...]) -> Array:
+    listed = call.entry.products
+    if listed is None:
+        raise NotImplementedError(f"{call.entry.op_type}: summands are not listed")
+    with np.errstate(all="ignore"):
+        return listed(at, *inputs, **call.keywords_of(listed))
+
+
+def _best_of_sample(call: Call, sample: Sample) -> str:
+    deviation = _rms(sample.deviation, 0.0)
+    if deviation <= ROUNDED * sample.rounding:
+        return ""
+    least, name = math.inf, ""
+    for label, inputs in _narrow_calls(call):
+        with np.errstate(all="ignore"):
+            effect = (_summands(call, sample.at, inputs).sum(axis=1) - sample.exact) / sample.size
+        if not np.isfinite(effect).all() or not np.std(effect) > VARIED * _rms(effect, 0.0):
+            continue
+        left = _rms(sample.deviation, effect)
+        if left < least and (left <= COLLAPSE * deviation or _contains(sample.deviation, effect)):
+            least, name = left, label
+        if name and least <= EVIDENT * deviation:
+            break
+    return name
+
+
+LEAST_MATCHED = 32
+MATCHED = 10.0
+"""Standard errors by which an effect must be more than nothing; by chance that has probability 10^−10 at 32 outputs."""
+
+MATCHED_SHARE = 0.25
+"""By how much of itself an effect may be too large or too small to be the one that is looked for."""
+
+
+def _contains(deviation: Array, effect: Array) -> bool:
+    """Whether a deviation has an effect in it, once, beside whatever else it is made of.
+
+    Least squares: deviation = β · effect + rest. Roundings of sums know nothing of how their inputs would have been
+    rounded to fewer bits, so that β is 0 within its standard error in a correct result, and 1 in one with the effect.
+    """
+    n = deviation.size
+    if n < LEAST_MATCHED:
+        return False
+    d, e = deviation - deviation.mean(), effect - effect.mean()
+    beta = float(d @ e / (e @ e))
+    error = math.sqrt(float(np.sum((d - beta * e) ** 2)) / (n - 2) / float(e @ e))
+    return abs(beta - 1) <= MATCHED_SHARE and beta >= MATCHED * error
 
 
 def _best(hypotheses: Iterator[Hypothesis], actual: Array, reference: Any, *, varied: bool) -> str:
@@ -190,13 +287,19 @@ def _rounded_results(call: Call) -> Iterator[Hypothesis]:
 
 
 def _narrowed(call: Call) -> Iterator[Hypothesis]:
+    for name, inputs in _narrow_calls(call):
+        yield Hypothesis(name, _call(call, inputs))
+
+
+def _narrow_calls(call: Call) -> Iterator[tuple[str, tuple[Any, ...]]]:
+    """(name, inputs) of a float32 contraction whose inputs are rounded to a narrower type."""
     if call.entry.op_type not in CONTRACTIONS or call.stored[0] != np.float32:
         return
     for count in (2, len(call.inputs)):  # the factors alone, or the bias (or mask) as well
         chosen = [i for i, x in enumerate(call.inputs[:count]) if isinstance(x, np.ndarray) and x.dtype.kind == "f"]
         for name, narrow in _formats([call.inputs[i] for i in chosen]):
             inputs = tuple(narrow(x) if i in chosen else x for i, x in enumerate(call.inputs))
-            yield Hypothesis(f"{name} inputs{TF32_ADVICE if 'TF32' in name else ''}", _call(call, inputs))
+            yield f"{name} inputs{TF32_ADVICE if 'TF32' in name else ''}", inputs
 
 
 TF32_ADVICE = " (set use_tf32=0)"

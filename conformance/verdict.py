@@ -532,7 +532,7 @@ def _between(judged: Judged, z: Array, k: float, verdict: Verdict, witness: Witn
 
 MOST_SUSPECTS = 256
 LEAST_SUSPECTS = 16
-MOST_SUMMANDS = 1 << 20
+MOST_SUMMANDS = 1 << 19
 """A witness adds up so many summands, of as many suspects as they are."""
 
 

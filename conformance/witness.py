@@ -14,13 +14,18 @@ from ..operators.plain import plain_outputs
 from ..operators.rounding import half_unit
 from ..operators.scale import Array, Rule, Scale
 from ..operators.storage import encode, float_format
+from .sharing import own_deviations, rows_of
 
 ACCEPTED_RATIO = 8.0
 """A value is accepted within 8 deviations of the random walk that its own summands make in some order: a normal
 variable is beyond with probability 10^−15."""
 
-OBSERVED_RATIO = 4.0
-"""A value is accepted within four times the error that a plain float32 loop over its own summands really makes."""
+OBSERVED_RATIO = 2.0
+"""A value is accepted within twice the largest relative error that float32 loops over its own summands make anywhere
+on their way."""
+
+PLAIN_RATIO = 4.0
+"""A value of a composed operator is accepted within four times the largest error of its kernel in plain float32."""
 
 ACCEPTED_FLOOR = 8.0
 """Half-units that are always accepted of a sum."""
@@ -38,8 +43,8 @@ class Finding:
 class Witness(Protocol):
     """Examines chosen elements of one output."""
 
-    def examine(self, indices: Array, z: Array, dtype: np.dtype[Any]) -> Finding:
-        """Judge the elements at flat `indices` with deviations `z` >= 0 in half-units of `dtype`."""
+    def examine(self, indices: Array, z: Array, actual: Array) -> Finding:
+        """Judge the elements at flat `indices` of the runtime's output `actual`, which are `z` >= 0 half-units off."""
         ...
 
 
@@ -55,9 +60,9 @@ class SummandWitness:
     summands: Callable[[Array], Array]
     scale: Scale
 
-    def examine(self, indices: Array, z: Array, dtype: np.dtype[Any]) -> Finding:
+    def examine(self, indices: Array, z: Array, actual: Array) -> Finding:
         terms = self.summands(indices)
-        unit = np.maximum(np.abs(terms).sum(axis=1) * half_unit(float_format(dtype)), 1e-300)
+        unit = np.maximum(np.abs(terms).sum(axis=1) * half_unit(float_format(actual.dtype)), 1e-300)
         walk = np.max([_random_walk(order) for order in _orders(terms)], axis=0) / unit
         accepted = np.maximum(ACCEPTED_FLOOR, ACCEPTED_RATIO * walk)
         beyond = np.flatnonzero(z > accepted)
@@ -110,30 +115,44 @@ def _observed_errors(terms: Array) -> Array:
 
 
 def _largest_error(terms: Array) -> Array:
-    exact = np.array([math.fsum(row) if np.isfinite(row).all() else np.nan for row in terms])
+    size = np.abs(terms).sum(axis=1)
     with np.errstate(all="ignore"):
-        sums = [_looped(order.astype(np.float32)) for order in _orders(terms)]
-        sums += [_in_lanes(terms.astype(np.float32), lanes) for lanes in LANES]
-        sums.append(_fused(terms))
-        return np.nan_to_num(np.max([np.abs(total - exact) for total in sums], axis=0))
+        loops = [(order, _looped(order.astype(np.float32))) for order in _orders(terms)]
+        relative = [_on_the_way(order, sums) for order, sums in [*loops, (terms, _fused(terms))]]
+        joined = np.array([_in_lanes(terms.astype(np.float32), lanes) for lanes in LANES])
+        exact = np.array([math.fsum(row) if np.isfinite(row).all() else np.nan for row in terms])
+        errors = [*(share * size for share in relative), *np.abs(joined - exact)]
+        return np.nan_to_num(np.max(errors, axis=0))
+
+
+def _on_the_way(terms: Array, sums: Array) -> Array:
+    """The largest error of a loop's partial sums, each by the size of what it has added so far, (n,).
+
+    A loop over a part of the summands is what one lane, one thread or one block makes; summands of one value round all
+    the same way within a power of two, so that its error is another one than the whole loop's.
+    """
+    return np.nan_to_num(np.abs(sums - np.cumsum(terms, axis=1)) / np.cumsum(np.abs(terms), axis=1)).max(axis=1)
 
 
 def _looped(terms: Array) -> Array:
-    return np.add.accumulate(terms, axis=1, dtype=np.float32)[:, -1]
+    """The partial sums of a float32 loop, (n, K)."""
+    return np.add.accumulate(terms, axis=1, dtype=np.float32)
 
 
 def _in_lanes(terms: Array, lanes: int) -> Array:
     padded = np.pad(terms, ((0, 0), (0, -terms.shape[1] % lanes)))
     side_by_side = padded.reshape(len(terms), -1, lanes)
-    return _looped(np.add.accumulate(side_by_side, axis=1, dtype=np.float32)[:, -1])
+    return _looped(np.add.accumulate(side_by_side, axis=1, dtype=np.float32)[:, -1])[:, -1]
 
 
 def _fused(terms: Array) -> Array:
-    """As fused multiply-add does: exact products, the sum rounded after each."""
+    """As `_looped`, by fused multiply-add: exact products, the sum rounded after each."""
+    sums = np.empty(terms.shape, np.float32)
     total = np.zeros(len(terms), np.float32)
-    for term in terms.T:
+    for k, term in enumerate(terms.T):
         total = (total + term).astype(np.float32)
-    return total
+        sums[:, k] = total
+    return sums
 
 
 def _compare(z: Array, accepted: Array, what: str) -> Finding:
@@ -144,7 +163,7 @@ def _compare(z: Array, accepted: Array, what: str) -> Finding:
     return Finding(False, worst, f"|z| = {z[worst]:.4g}, where {what} stay below {accepted[worst]:.4g}")
 
 
-PLAIN_LANES: tuple[int, ...] = (1, 4, 16)
+PLAIN_LANES: tuple[int, ...] = (1, 2, 4, 8, 16)
 """One sum, and as many side by side as vector units have."""
 
 
@@ -164,21 +183,44 @@ class PlainWitness:
     reference: Array
     scale: Scale
 
-    def examine(self, indices: Array, z: Array, dtype: np.dtype[Any]) -> Finding:
-        format_ = float_format(dtype)
+    def examine(self, indices: Array, z: Array, actual: Array) -> Finding:
+        format_ = float_format(actual.dtype)
         with np.errstate(all="ignore"):
             size = np.maximum(self.scale.magnitude * half_unit(format_), format_.smallest_normal)
-        level = max(self._level(indices, dtype, size, lanes) for lanes in PLAIN_LANES)
-        accepted = np.full(len(indices), max(ACCEPTED_FLOOR, ACCEPTED_RATIO * level))
+        level = max(self._level(actual.dtype, size, lanes) for lanes in PLAIN_LANES)
+        accepted = np.full(len(indices), max(ACCEPTED_FLOOR, PLAIN_RATIO * level))
         return _compare(z, accepted, "the kernel in float32 with plain loops")
 
-    def _level(self, indices: Array, dtype: np.dtype[Any], size: Array, lanes: int) -> float:
-        """How large the errors of the plain kernel are: the largest among the suspects, three times their rms."""
+    def _level(self, dtype: np.dtype[Any], size: Array, lanes: int) -> float:
+        """How large the errors of the plain kernel are: the largest of the tensor, which long rows share."""
         own = encode(plain_outputs(self.call, lanes)[self.output], dtype).astype(np.float64)
         with np.errstate(all="ignore"):
-            control = np.nan_to_num(np.abs(own - self.reference) / size)
-        near = np.broadcast_to(control, self.reference.shape).reshape(-1)
-        return max(float(near[indices].max()), 3 * float(np.sqrt(np.mean(near**2))))
+            return float(np.nan_to_num(np.abs(own - self.reference) / size).max(initial=0.0))
+
+
+OWN = 16.0
+"""Half-units by which an element of a normalised row may be off by itself: subtraction, products and addition are six
+roundings, a fit to two vectors leaves at most twice as much."""
+
+
+@dataclass(frozen=True)
+class RowWitness:
+    """The kernel in plain float32; and what one element has that its row does not share must be its own rounding."""
+
+    plain: PlainWitness
+
+    def examine(self, indices: Array, z: Array, actual: Array) -> Finding:
+        finding = self.plain.examine(indices, z, actual)
+        rows = rows_of(self.plain.call) if finding.explained else None
+        if rows is None:
+            return finding
+        own = own_deviations(rows, actual, self.plain.reference).reshape(-1)[indices]
+        own = own / half_unit(float_format(actual.dtype))
+        worst = int(own.argmax())
+        if own[worst] <= OWN:
+            return finding
+        text = f"{own[worst]:.4g} half-units apart from its row, whose elements share all errors but {OWN:g}"
+        return Finding(False, worst, text)
 
 
 def witness_for(call: Call, output: int, reference: Array, scale: Scale) -> Witness | None:
@@ -188,5 +230,6 @@ def witness_for(call: Call, output: int, reference: Array, scale: Scale) -> Witn
         keywords = call.keywords_of(listed)
         return SummandWitness(lambda indices: listed(indices, *call.inputs, **keywords), scale)
     if scale.rule in (Rule.DOT, Rule.COMPOSED):
-        return PlainWitness(call, output, reference, scale)
+        plain = PlainWitness(call, output, reference, scale)
+        return RowWitness(plain) if output == 0 else plain
     return None

@@ -545,7 +545,9 @@ def lp_normalization(x: Array, /, *, axis: int = -1, p: int = 2) -> Array:
     """
     if p not in (1, 2):
         raise InvalidAttributeError(f"LpNormalization: p={p}; allowed: 1, 2")
-    norm = np.linalg.norm(x, ord=p, axis=axis, keepdims=True)
+    powers = np.abs(x) if p == 1 else x * x
+    norm = powers.sum(axis=axis, keepdims=True)
+    norm = norm if p == 1 else np.sqrt(norm)
     return np.divide(x, norm, out=np.zeros_like(x), where=norm != 0)
 
 

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from .data import KINDS
-from .library import FAMILIES, pieces, run
+from .library import FAMILIES, Piece, pieces, run
 from .table import document
 from .trials import Trial
 
@@ -23,6 +23,7 @@ def parse(words: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--kind", action="append", choices=list(KINDS), default=[], help="only this kind of data")
     parser.add_argument("--family", action="append", choices=list(FAMILIES), default=[], help="only these operators")
     parser.add_argument("--jobs", type=int, default=None, help="processes; one per core by default")
+    parser.add_argument("--resume", type=Path, metavar="DIR", help="keep what is done in DIR, and go on from there")
     parser.add_argument("--write", type=Path, metavar="FILE", help="write the tables to FILE and not to the terminal")
     return parser.parse_args(words)
 
@@ -36,7 +37,11 @@ def main(words: Sequence[str] | None = None) -> int:
     trials: list[Trial] = []
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         bar = progress.add_task("calibrating", total=len(work))
-        for found in run(work, args.jobs, lambda piece: progress.update(bar, description=piece.family, advance=1)):
+
+        def done(piece: Piece) -> None:
+            progress.update(bar, description=piece.family, advance=1)
+
+        for found in run(work, args.jobs, done, args.resume):
             trials += found
     text = document(trials)
     if args.write is None:

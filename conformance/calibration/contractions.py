@@ -463,7 +463,7 @@ LOWERING_FAULTS: tuple[tuple[Any, ...], ...] = (
 def cases(quick: bool) -> Iterator[Case]:
     """Products of every length on every kind of data, and the operators that are made of them."""
     for kind, seed in itertools.product(KINDS, range(1 if quick else 2)):
-        for length in [*lengths(quick), *((1024,) if quick else ())]:
+        for length in [*lengths(quick, 25088 if seed == 0 else 1024), *((1024,) if quick else ())]:
             yield from _of_length(kind, length, seed)
             if not quick and seed == 0:
                 yield Case("MatMul", matrices(kind, 8, length, 128, 5), {}, kind, length)
@@ -472,8 +472,13 @@ def cases(quick: bool) -> Iterator[Case]:
         yield from _convolutions(kind, seed, quick)
 
 
+BURIED = 16
+"""Rows where one product of 1, which TF32 holds exactly, outweighs all others: rounding these moves the result by less
+than float32 sums of that length do, and 72 outputs are too few to see it in (it shows as the root of their number)."""
+
+
 def _of_length(kind: str, length: int, seed: int) -> Iterator[Case]:
-    a, b = matrices(kind, 3, length, 24, seed)
+    a, b = matrices(kind, BURIED if kind == "dominated" and length > 1024 else 3, length, 24, seed)
     yield Case("MatMul", (a, b), {}, kind, length, weights=(1,))
     c = tensor(kind, (24,), seed, right=True)
     options = {"transB": 1, "alpha": 0.5, "beta": 2.0} if seed % 2 else {"alpha": 1.0, "beta": 0.5}

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import pickle
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from multiprocessing import get_context
+from pathlib import Path
 
 from threadpoolctl import threadpool_limits
 
@@ -90,7 +92,10 @@ def _light(trial: Trial) -> Trial:
 
 
 def run(
-    work: Sequence[Piece], jobs: int | None = None, done: Callable[[Piece], None] = lambda _: None
+    work: Sequence[Piece],
+    jobs: int | None = None,
+    done: Callable[[Piece], None] = lambda _: None,
+    folder: Path | None = None,
 ) -> Iterator[list[Trial]]:
     """The trials of every piece, as they come.
 
@@ -98,15 +103,41 @@ def run(
         work: the pieces.
         jobs: processes; one does the work here, None takes one per core.
         done: told of every piece that is done.
+        folder: keeps the trials of every piece, so that a run that was cut off goes on where it was.
     """
-    jobs = min(jobs or os.cpu_count() or 1, len(work))
-    if jobs <= 1:
-        for piece in work:
-            yield run_piece(piece)
+    left = []
+    for piece in work:
+        known = _kept(folder, piece)
+        if known is None:
+            left.append(piece)
+        else:
+            yield known
             done(piece)
+    for piece, found in _computed(left, min(jobs or os.cpu_count() or 1, len(left))):
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+            _file(folder, piece).write_bytes(pickle.dumps((piece, found)))
+        yield found
+        done(piece)
+
+
+def _computed(work: Sequence[Piece], jobs: int) -> Iterator[tuple[Piece, list[Trial]]]:
+    if jobs <= 1:
+        yield from ((piece, run_piece(piece)) for piece in work)
         return
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
         waiting = {pool.submit(run_piece, piece): piece for piece in work}
         for future in as_completed(waiting):
-            yield future.result()
-            done(waiting[future])
+            yield waiting[future], future.result()
+
+
+def _file(folder: Path, piece: Piece) -> Path:
+    return folder / f"{piece.family.replace(' ', '-')}-{piece.index}-of-{piece.count}.trials"
+
+
+def _kept(folder: Path | None, piece: Piece) -> list[Trial] | None:
+    """What an earlier run found in the same piece; None where there was none."""
+    if folder is None or not _file(folder, piece).exists():
+        return None
+    asked, found = pickle.loads(_file(folder, piece).read_bytes())  # noqa: S301 (an earlier run wrote it)
+    return found if asked == piece else None

@@ -297,14 +297,14 @@ def faulty(case: Case, **flaws: Any) -> Outputs | None:
 
 def cases(quick: bool) -> Iterator[Case]:
     """Rows of every length, around zero and (every second seed) as small as epsilon."""
-    for kind, seed in itertools.product(KINDS, range(1 if quick else 4)):
+    for kind, seed in itertools.product(KINDS, range(1 if quick else 3)):
         for length in lengths(quick, least=4):
             yield from _of_length(kind, length, seed)
 
 
 def _of_length(kind: str, length: int, seed: int) -> Iterator[Case]:
     rng = np.random.default_rng([seed, length])
-    level = F((1.0, 0.01, 30.0, 1.0)[seed % 4])
+    level = F((1.0, 0.01, 30.0)[seed % 3])
     x = tensor(kind, (4, length), seed) * level
     w, b = (1 + 0.1 * rng.standard_normal(length)).astype(F), (0.1 * rng.standard_normal(length)).astype(F)
     yield Case("LayerNormalization", (x, w, b), {}, kind, length)

@@ -103,7 +103,7 @@ class Subject:
 
     def judge(self, actual: Outputs) -> NodeResult:
         """Our verdict."""
-        return judge_node(self.node, self.local, dict(zip(self.node.outputs, actual, strict=True)))
+        return judge_node(self.node, self.local, dict(zip(self.node.outputs, actual, strict=True)), named=False)
 
     def accepted(self, actual: Outputs) -> frozenset[str]:
         """Of the fixed tolerances, those that accept it."""

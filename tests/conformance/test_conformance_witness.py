@@ -79,8 +79,8 @@ def test_witness_accepts_the_error_of_a_loop_and_not_eight_times_as_much() -> No
     units = abs(float(total) - 100.0) / (100.0 * 2.0**-24)
     witness = SummandWitness(lambda indices: terms[indices], Scale(np.array([100.0]), 1000, Rule.DOT))
     at = np.array([0])
-    assert witness.examine(at, np.array([units]), np.dtype(np.float32)).explained
-    assert not witness.examine(at, np.array([8 * units]), np.dtype(np.float32)).explained
+    assert witness.examine(at, np.array([units]), np.zeros(1, np.float32)).explained
+    assert not witness.examine(at, np.array([8 * units]), np.zeros(1, np.float32)).explained
 
 
 def test_witness_of_summands_that_cancel_accepts_little() -> None:
@@ -88,12 +88,12 @@ def test_witness_of_summands_that_cancel_accepts_little() -> None:
     terms = np.random.default_rng(0).standard_normal((4, 4608))
     witness = SummandWitness(lambda indices: terms[indices], Scale(np.ones(4), 4608, Rule.DOT))
     for units, explained in ((7.9, True), (8.1, False)):
-        assert witness.examine(np.arange(4), np.full(4, units), np.dtype(np.float32)).explained is explained
+        assert witness.examine(np.arange(4), np.full(4, units), np.zeros(4, np.float32)).explained is explained
 
 
 def test_witness_of_no_summands_accepts_only_the_floor() -> None:
     witness = SummandWitness(lambda indices: np.zeros((len(indices), 0)), Scale(np.zeros(2), 0, Rule.DOT))
-    assert witness.examine(np.arange(2), np.array([1.0, 8.0]), np.dtype(np.float32)).explained
-    finding = witness.examine(np.arange(2), np.array([1.0, 9.0]), np.dtype(np.float32))
+    assert witness.examine(np.arange(2), np.array([1.0, 8.0]), np.zeros(2, np.float32)).explained
+    finding = witness.examine(np.arange(2), np.array([1.0, 9.0]), np.zeros(2, np.float32))
     assert not finding.explained
     assert finding.worst == 1
