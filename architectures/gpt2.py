@@ -206,7 +206,8 @@ def gpt2_graphs(config: GPT2Config) -> tuple[GraphSpec, ...]:
 def gpt2_generation(config: GPT2Config) -> TextGeneration:
     """The text goes on until its end token."""
     end = config.eos_token_id
-    return TextGeneration("gpt2", "", end, 0 if end is None else end, longest=config.num_positions)
+    pad = 0 if end is None else end
+    return TextGeneration("gpt2", config.vocab_size, "", end, pad, longest=config.num_positions)
 
 
 def gpt2_config(content: Mapping[str, Any]) -> GPT2Config:

@@ -370,7 +370,8 @@ def t5_graphs(config: T5Config) -> tuple[GraphSpec, ...]:
 
 def t5_generation(config: T5Config) -> TextGeneration:
     """The decoder goes on until its end token."""
-    return TextGeneration("decoder", "encoder", config.eos_token_id, config.pad_token_id, config.start_token_id)
+    special = config.eos_token_id, config.pad_token_id, config.start_token_id
+    return TextGeneration("decoder", config.vocab_size, "encoder", *special)
 
 
 def t5_config(content: Mapping[str, Any]) -> T5Config:

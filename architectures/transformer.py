@@ -227,7 +227,8 @@ def transformer_graphs(config: TransformerConfig) -> tuple[GraphSpec, ...]:
 
 def transformer_generation(config: TransformerConfig) -> TextGeneration:
     """The decoder starts with padding and goes on until the end token."""
-    return TextGeneration("decoder", "encoder", config.eos_token_id, config.pad_token_id, config.pad_token_id)
+    special = config.eos_token_id, config.pad_token_id, config.pad_token_id
+    return TextGeneration("decoder", config.vocab_size, "encoder", *special)
 
 
 @architecture(

@@ -49,7 +49,7 @@ def generate_text(bundle: Path, manifest: Mapping[str, Any], request: Request, w
     """
     plan, model = read_plan(manifest)
     words = find_words(bundle, request)
-    prompt = prompt_ids(request, words)
+    prompt = prompt_ids(request, words, plan.vocab_size)
     length = choose_length(plan, len(prompt), request)
     prompts = repeated(prompt, request.count)
     begin, stream = time.perf_counter(), Stream(words)
@@ -97,19 +97,22 @@ def find_words(bundle: Path, request: Request) -> Words | None:
     return Words(bundle / TOKENIZER) if (bundle / TOKENIZER).is_dir() else None
 
 
-def prompt_ids(request: Request, words: Words | None) -> list[int]:
+def prompt_ids(request: Request, words: Words | None, vocab_size: int) -> list[int]:
     """The prompt's token ids.
 
     Raises:
-        InvalidArgumentError: no prompt, two, or a text without a tokenizer.
+        InvalidArgumentError: no prompt, two, a text without a tokenizer, or a token that the network does not know.
     """
     if (request.prompt is None) == (request.tokens is None):
         raise InvalidArgumentError("give either --prompt TEXT or --tokens 1,2,3")
-    if request.tokens is not None:
-        return list(request.tokens)
-    if words is None:
+    if request.tokens is None and words is None:
         raise InvalidArgumentError("--prompt needs a tokenizer: give --tokenizer, or the prompt as --tokens 1,2,3")
-    return words.encode(request.prompt or "")
+    ids = list(request.tokens or ()) if words is None or request.prompt is None else words.encode(request.prompt)
+    foreign = [token for token in ids if not 0 <= token < vocab_size]
+    if foreign:
+        which = "--tokens" if request.prompt is None else "the tokenizer gives token"
+        raise InvalidArgumentError(f"{which} {foreign[0]}; the network knows 0 to {vocab_size - 1}")
+    return ids
 
 
 def choose_length(plan: TextGeneration, prompt: int, request: Request) -> int:
