@@ -19,11 +19,18 @@ KEEPS_VALUES = frozenset(
 INDICES: Mapping[tuple[str, str], tuple[tuple[int, int], ...]] = {
     ("", "Gather"): ((1, 0),),
     ("", "GatherElements"): ((1, 0),),
+    ("", "GatherND"): ((1, 0),),
+    ("", "Scatter"): ((1, 0),),
+    ("", "ScatterElements"): ((1, 0),),
+    ("", "ScatterND"): ((1, 0),),
     ("com.microsoft", "EmbedLayerNormalization"): ((0, 2), (1, 4)),
     ("com.microsoft", "SkipEmbedLayerNormalization"): ((0, 2), (1, 4)),
     ("com.microsoft", "GatherBlockQuantized"): ((1, 0),),
 }
 """By domain and operator: positions of an input of indices and of the table that they index."""
+
+ANY_AXIS = frozenset({"GatherND", "ScatterND"})
+"""Operators whose indices go through several axes of the table at once."""
 
 SHAPES: Mapping[str, tuple[int, ...]] = {
     "ConstantOfShape": (0,),
@@ -41,6 +48,7 @@ SHAPES: Mapping[str, tuple[int, ...]] = {
 }
 """By operator of ai.onnx: positions of inputs that decide the shape of the output."""
 
+Shapes = Mapping[str, tuple[int, ...]]
 Readers = Mapping[str, list[tuple[Node, int]]]
 
 
@@ -63,9 +71,15 @@ def _readers(graph: Graph) -> Readers:
     return readers
 
 
-def index_limit(graph: Graph, name: str) -> int | None:
-    """The rows of the smallest table that the values of a tensor index, or None if it indexes none of known size."""
-    readers, tables = _readers(graph), _table_shapes(graph)
+def index_limit(graph: Graph, name: str, shapes: Shapes | None = None) -> int | None:
+    """The rows of the smallest table that the values of a tensor index, or None if it indexes none of known size.
+
+    Args:
+        graph: the graph.
+        name: the tensor.
+        shapes: those that are known besides the shapes of weights and constants.
+    """
+    readers, tables = _readers(graph), {**({} if shapes is None else shapes), **_table_shapes(graph)}
     limits: list[int] = []
     pending, seen = [name], {name}
     while pending:
@@ -90,12 +104,13 @@ def _table_shapes(graph: Graph) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
-def _rows(node: Node, position: int, tables: Mapping[str, tuple[int, ...]]) -> list[int]:
+def _rows(node: Node, position: int, tables: Shapes) -> list[int]:
     found = []
     for indices, table in INDICES.get((node.domain, node.op_type), ()):
         if position == indices and table < len(node.inputs) and node.inputs[table] in tables:
             shape, axis = tables[node.inputs[table]], node.attributes.get("axis", 0)
-            found += [shape[axis]] if -len(shape) <= axis < len(shape) else []
+            axes = range(len(shape)) if node.op_type in ANY_AXIS else [axis]
+            found += [shape[axis] for axis in axes if -len(shape) <= axis < len(shape)]
     return found
 
 

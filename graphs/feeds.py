@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from ..errors import InvalidInputError
-from .consumers import decides_shapes, index_limit
-from .memory import available_memory, ensure_shapes_fit
+from .consumers import Shapes, decides_shapes, index_limit
+from .memory import available_memory, ensure_shapes_fit, tensor_shapes
 from .model import Model, TensorSpec
 from .symbols import names, resolve
 
@@ -54,8 +54,9 @@ def random_feeds(model: Model, *, dims: Mapping[str, int] | None = None, seed: i
     for spec in specs:
         _check_random(model, spec)
     ensure_shapes_fit(model, shapes)
+    known = {**tensor_shapes(model, shapes), **shapes} if any(map(_is_integer, specs)) else {}
     return {
-        spec.name: _random(model, spec, shapes[spec.name], np.random.default_rng([seed, index]))
+        spec.name: _random(model, spec, shapes[spec.name], np.random.default_rng([seed, index]), known)
         for index, spec in enumerate(specs)
     }
 
@@ -110,7 +111,13 @@ def _check_random(model: Model, spec: TensorSpec) -> None:
         )
 
 
-def _random(model: Model, spec: TensorSpec, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
+def _is_integer(spec: TensorSpec) -> bool:
+    return spec.dtype is not None and (spec.dtype.kind in "iu" or "int" in spec.dtype.name)
+
+
+def _random(
+    model: Model, spec: TensorSpec, shape: tuple[int, ...], rng: np.random.Generator, known: Shapes
+) -> np.ndarray:
     dtype = np.dtype(np.float32) if spec.dtype is None else spec.dtype
     if dtype.kind == "O":
         return rng.choice(np.array(WORDS, object), shape) if shape else np.array(rng.choice(WORDS), object)
@@ -118,8 +125,8 @@ def _random(model: Model, spec: TensorSpec, shape: tuple[int, ...], rng: np.rand
         return _random_mask(shape, rng).astype(dtype)
     if dtype.kind == "b":
         return rng.integers(0, 2, shape).astype(dtype)
-    if dtype.kind in "iu" or "int" in dtype.name:
-        return rng.integers(0, _integer_limit(model, spec.name, dtype), shape).astype(dtype)
+    if _is_integer(spec):
+        return rng.integers(0, _integer_limit(model, spec.name, dtype, known), shape).astype(dtype)
     if dtype.kind == "c":
         return (rng.standard_normal(shape) + 1j * rng.standard_normal(shape)).astype(dtype)
     return np.asarray(rng.standard_normal(shape, np.float64 if dtype == np.float64 else np.float32)).astype(dtype)
@@ -133,12 +140,12 @@ def _random_mask(shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray
     return (np.arange(shape[-1]) < lengths[..., None]).astype(np.int64)
 
 
-def _integer_limit(model: Model, name: str, dtype: np.dtype[Any]) -> int:
+def _integer_limit(model: Model, name: str, dtype: np.dtype[Any], known: Shapes) -> int:
     """One above the largest random value."""
     largest = {"int2": 2, "uint2": 4, "int4": 8, "uint4": 16}.get(
         dtype.name, BYTE_INTEGERS if dtype.itemsize == 1 else 2**31
     )
-    rows = index_limit(model.graph, name)
+    rows = index_limit(model.graph, name, known)
     usual = BYTE_INTEGERS if dtype.itemsize == 1 else SMALL_INTEGERS
     return max(1, min(largest, usual if rows is None else rows))
 

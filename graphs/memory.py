@@ -88,11 +88,24 @@ def _feed_sizes(graph: Graph, shapes: Shapes) -> dict[str, int]:
 
 def tensor_sizes(model: Model, shapes: Shapes) -> dict[str, int]:
     """Bytes of the tensors whose shapes onnx infers once the inputs have concrete ones."""
+    return {
+        value.name: math.prod(shape) * element_dtype(value.type.tensor_type.elem_type).itemsize
+        for value, shape in _inferred(model, shapes)
+        if value.type.tensor_type.elem_type
+    }
+
+
+def tensor_shapes(model: Model, shapes: Shapes) -> dict[str, tuple[int, ...]]:
+    """The shapes that onnx infers once the inputs have concrete ones."""
+    return {value.name: shape for value, shape in _inferred(model, shapes)}
+
+
+def _inferred(model: Model, shapes: Shapes) -> list[tuple[onnx.ValueInfoProto, tuple[int, ...]]]:
     try:
         inferred = onnx.shape_inference.infer_shapes(_with_shapes(model.proto, shapes), data_prop=True)
     except (onnx.shape_inference.InferenceError, RuntimeError, ValueError, TypeError, IndexError):
-        return {}  # the estimate is a lower bound anyway
-    return dict(_declared_sizes([*inferred.graph.value_info, *inferred.graph.output]))
+        return []  # what is not known bounds nothing
+    return list(_declared([*inferred.graph.value_info, *inferred.graph.output]))
 
 
 def _with_shapes(proto: onnx.ModelProto, shapes: Shapes) -> onnx.ModelProto:
@@ -111,10 +124,10 @@ def _with_shapes(proto: onnx.ModelProto, shapes: Shapes) -> onnx.ModelProto:
     return concrete
 
 
-def _declared_sizes(values: Iterable[onnx.ValueInfoProto]) -> Iterable[tuple[str, int]]:
+def _declared(values: Iterable[onnx.ValueInfoProto]) -> Iterable[tuple[onnx.ValueInfoProto, tuple[int, ...]]]:
     for value in values:
         declared = value.type.tensor_type
-        if declared.HasField("shape") and declared.elem_type:
-            dims = [dim.dim_value for dim in declared.shape.dim if dim.HasField("dim_value")]
+        if declared.HasField("shape"):
+            dims = tuple(dim.dim_value for dim in declared.shape.dim if dim.HasField("dim_value"))
             if len(dims) == len(declared.shape.dim):
-                yield value.name, math.prod(dims) * element_dtype(declared.elem_type).itemsize
+                yield value, dims

@@ -140,6 +140,26 @@ def test_random_ids_of_a_large_vocabulary_use_it(write):
     assert ids.max() < 50257
 
 
+@pytest.mark.parametrize(
+    ("op_type", "limit"),
+    [("GatherElements", 3), ("GatherND", 3), ("ScatterElements", 3), ("ScatterND", 3), ("Gather", 3)],
+)
+def test_random_indices_stay_inside_a_tensor_that_is_computed(write, op_type, limit):
+    """The table is no weight: its shape is inferred from those of the inputs."""
+    shape = [4, 1, 2] if op_type.endswith("ND") else [9] if op_type == "Gather" else [7, 3]
+    attributes = {} if op_type.endswith("ND") else {"axis": 1}
+    more = {"ScatterElements": ["u"], "ScatterND": ["u"]}.get(op_type, [])
+    nodes = [
+        helper.make_node("Transpose", ["x"], ["table"]),
+        helper.make_node(op_type, ["table", "i", *more], ["y"], **attributes),
+    ]
+    updates = [value("u", [4, 1] if op_type == "ScatterND" else shape)] if more else []
+    inputs = [value("x", [limit, "rows"]), value("i", shape, TensorProto.INT64), *updates]
+    model = load_model(write(make_model(nodes, inputs, [value("y", None)])))
+    indices = random_feeds(model, dims={"rows": 7})["i"]
+    assert indices.max() == limit - 1
+
+
 def test_random_ids_read_in_a_subgraph_stay_below_its_table(write):
     then = helper.make_graph([helper.make_node("Gather", ["table", "ids"], ["t"])], "t", [], [value("t", None)])
     other = helper.make_graph([helper.make_node("Identity", ["table"], ["e"])], "e", [], [value("e", None)])
