@@ -7,13 +7,23 @@ right. Here every parameter and every running statistic is generic, and activati
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Collection, Iterator
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+BLOCK_ELEMENTS = 1 << 22
+"""Numbers that are drawn at a time, so that a parameter is not in memory twice."""
 
-def randomize(module: nn.Module, seed: int) -> None:
+
+def randomize(
+    module: nn.Module,
+    seed: int,
+    *,
+    only: Collection[str] | None = None,
+    drawn: Callable[[Tensor], None] = lambda _: None,
+) -> None:
     """Overwrite every floating-point parameter and buffer of `module`, in the order of its state dict.
 
     Matrices and filters: normal with variance 2 / fan-in (He et al., arXiv 1502.01852, eq. 10). Gains and running
@@ -22,19 +32,28 @@ def randomize(module: nn.Module, seed: int) -> None:
     Args:
         module: on the CPU.
         seed: of NumPy's generator, whose bits do not depend on the processor or the number of threads.
+        only: names of what to draw; None is all.
+        drawn: told of every part of a tensor that has its values.
     """
     rng = np.random.default_rng(seed)
     with torch.no_grad():
         for name, tensor in module.state_dict().items():
-            if tensor.is_floating_point():
-                tensor.copy_(torch.from_numpy(_values(name, tensor, rng)))
+            if tensor.is_floating_point() and (only is None or name in only):
+                for part, values in _values(name, tensor, rng):
+                    part.copy_(torch.from_numpy(values))  # rounds float32, whatever the type
+                    drawn(part)
 
 
-def _values(name: str, tensor: Tensor, rng: np.random.Generator) -> np.ndarray:
-    shape = tuple(tensor.shape)
+def _values(name: str, tensor: Tensor, rng: np.random.Generator) -> Iterator[tuple[Tensor, np.ndarray]]:
+    """Parts of a tensor with their values; of a large one, some numbers at a time."""
     if tensor.ndim > 1:
-        fan_in = tensor[0].numel()
-        return rng.standard_normal(shape, np.float32) * np.float32(math.sqrt(2 / fan_in))
-    if name.endswith(("weight", "running_var")):
-        return np.asarray(rng.uniform(0.5, 1.5, shape))
-    return np.asarray(rng.normal(0.0, 0.1, shape))
+        factor = np.float32(math.sqrt(2 / tensor[0].numel())) if tensor.numel() else np.float32(1)
+        flat = tensor.view(-1) if tensor.is_contiguous() else tensor
+        step = BLOCK_ELEMENTS if flat.ndim == 1 else len(flat)
+        for start in range(0, len(flat), step):
+            part = flat[start : start + step]
+            yield part, rng.standard_normal(tuple(part.shape), np.float32) * factor
+    elif name.endswith(("weight", "running_var")):
+        yield tensor, np.asarray(rng.uniform(0.5, 1.5, tuple(tensor.shape)), np.float32)
+    else:
+        yield tensor, np.asarray(rng.normal(0.0, 0.1, tuple(tensor.shape)), np.float32)

@@ -61,7 +61,26 @@ DtypeOption = Annotated[
     Dtype | None, typer.Option("--dtype", help="Floating-point type.  [default: float32; a module's own]")
 ]
 Weights = Annotated[
-    Path | None, typer.Option("--weights", metavar="FILE", help="Checkpoint: .safetensors, .pt, .pth or .bin.")
+    Path | None,
+    typer.Option(
+        "--weights",
+        metavar="FILE|DIR",
+        help="Checkpoint: .safetensors, .pt, .pth, .bin, .ckpt, an index of shards, or a folder of Hugging Face or "
+        "diffusers, whose config.json states the sizes.",
+    ),
+]
+AllowMissing = Annotated[
+    bool, typer.Option("--allow-missing", help="Draw what the checkpoint does not have from the seed.")
+]
+SaveWeights = Annotated[
+    Path | None,
+    typer.Option(
+        "--save-weights", metavar="FILE|DIR", help="Write the parameters too: a .safetensors file, or a folder of it."
+    ),
+]
+Layout = Annotated[
+    str | None,
+    typer.Option("--layout", metavar="NAME", help="Whose keys --save-weights writes.  [default: the first there is]"),
 ]
 Seed = Annotated[int, typer.Option("--seed", min=0, metavar="N", help="Seed of random parameters and inputs.")]
 Dynamic = Annotated[
@@ -104,6 +123,9 @@ def export(
     opset: Opset = None,
     dtype: DtypeOption = None,
     weights: Weights = None,
+    allow_missing: AllowMissing = False,
+    save_weights: SaveWeights = None,
+    layout: Layout = None,
     seed: Seed = 0,
     dynamic: Dynamic = None,
     inputs: Inputs = None,
@@ -119,15 +141,24 @@ def export(
     are compared too. The status is 0 if every export is right, 1 if one is wrong (it is not written, and the first
     wrong node is named), 2 if one could not be made.
     """
-    if weights is not None and len(names) > 1:
-        raise InvalidArgumentError(f"--weights is one checkpoint; {len(names)} names are given: {', '.join(names)}")
+    for option, value in (("--weights", weights), ("--save-weights", save_weights)):
+        if value is not None and len(names) > 1:
+            raise InvalidArgumentError(f"{option} is one checkpoint; {len(names)} names are given: {', '.join(names)}")
+    if layout is not None and save_weights is None:
+        raise InvalidArgumentError(f"--layout {layout} says whose keys --save-weights writes; give --save-weights too")
     from ..exporters.targets import check_names  # noqa: PLC0415 - imports NumPy
 
     check_names(names)
-    check_targets({"--json": json}, [weights, *(name.rpartition(":")[0] or None for name in names)])
+    check_targets(
+        {"--json": json, "--save-weights": save_weights},
+        [weights, *(name.rpartition(":")[0] or None for name in names)],
+    )
     options = {
         "opset": opset,
         "weights": weights,
+        "allow_missing": allow_missing,
+        "save_weights": save_weights,
+        "layout": layout,
         "seed": seed,
         "dynamic": dynamic or (),
         "inputs": inputs or (),
@@ -141,13 +172,13 @@ def export(
     bundles: list[Bundle] = []
     with ExitStack() as stack:
         write = stack.enter_context(json_lines(json)) if json is not None else lambda _: None
-        say = stack.enter_context(_told(quiet))
+        say = stack.enter_context(told(quiet))
         write(_header())
         for name in names:
             bundle = _export_one(name, output, preset, say, {**options, **own}, loop)
             bundles.append(bundle)
             write(_row(bundle))
-            _show(bundle, quiet or json == STANDARD_OUTPUT)
+            show(bundle, quiet or json == STANDARD_OUTPUT)
         write(_footer(bundles, time.monotonic() - begin))
     return ExitStatus.FAILED if any(bundle.is_wrong for bundle in bundles) else ExitStatus.OK
 
@@ -178,9 +209,9 @@ def check_loop(names: list[str]) -> None:
 
 
 @contextmanager
-def _told(quiet: bool) -> Iterator[Callable[[str], None]]:
+def told(quiet: bool, doing: str = "export") -> Iterator[Callable[[str], None]]:
     """Where what is done next is said: on the progress line."""
-    with progress(get_console(quiet), "export") as bar:
+    with progress(get_console(quiet), doing) as bar:
         task = bar.add_task("", total=None)
         yield lambda text: bar.update(task, description=text)
 
@@ -210,7 +241,7 @@ def _footer(bundles: list[Bundle], duration_s: float) -> dict[str, Any]:
     return {"kind": "footer", "counts": dict(counts), "duration_s": duration_s, "complete": True}
 
 
-def _show(bundle: Bundle, quiet: bool) -> None:
+def show(bundle: Bundle, quiet: bool) -> None:
     """The result of one export, for a person; what is wrong also where only standard error is read."""
     from ..exporters.description import result_lines  # noqa: PLC0415 - imports NumPy
 

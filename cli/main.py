@@ -46,10 +46,10 @@ class CommandEntry:
 COMMANDS: dict[str, CommandEntry] = {
     "list": CommandEntry("list", "list_entries", "Show the architectures, operators and runtimes there are."),
     "export": CommandEntry("export", "export", "Build a network, translate it to ONNX and prove the translation."),
+    "reload": CommandEntry("reload", "reload", "Put another checkpoint into a bundle, and prove it."),
     "check": CommandEntry("check", "check", "Judge every operator of an .onnx file in a runtime."),
     "conform": CommandEntry("conform", "conform", "Judge a runtime by a suite of operators."),
     "generate": CommandEntry("generate", "generate", "Generate words or pictures, step by step."),
-    "conform": CommandEntry("conform", "conform", "Judge a runtime by a suite of operators."),
     "bench": CommandEntry("bench", "bench", "Measure a model's speed, and compare it."),
     "report": CommandEntry("report", "report", "Turn results into one HTML page."),
 }

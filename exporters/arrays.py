@@ -40,9 +40,13 @@ def to_torch(array: np.ndarray) -> torch.Tensor:
 
 def to_numpy(tensor: torch.Tensor) -> np.ndarray:
     """An array with a copy of the tensor's values and its dtype."""
-    name = str(tensor.dtype).removeprefix("torch.")
-    plain = tensor.detach().cpu().contiguous()
+    return np.array(numpy_view(tensor.detach().cpu().contiguous()))
+
+
+def numpy_view(tensor: torch.Tensor) -> np.ndarray:
+    """A tensor's own values on the CPU as an array of its dtype and strides; nothing is copied."""
+    name, plain = str(tensor.dtype).removeprefix("torch."), tensor.detach()
     if name not in _CARRIERS:
-        return np.array(plain.numpy())
+        return plain.numpy()
     carrier = torch_dtype(np.dtype(_CARRIERS[name]).name)
-    return np.array(plain.view(carrier).numpy()).view(numpy_dtype(name))
+    return plain.view(carrier).numpy().view(numpy_dtype(name))

@@ -14,7 +14,7 @@ from .. import __version__
 from ..architectures.specification import GraphSpec
 from .bundle import MODEL, TEST_DATA, Bundle
 from .proof import LARGEST_RMS_Z, GraphProof, Standing, Trial
-from .provenance import unused_parameters
+from .provenance import COMPUTED, Origin, unused_parameters
 from .proving import Exported
 from .serialization import WrittenFile
 from .sweep import classify_dims, dims_text
@@ -51,13 +51,21 @@ def describe_graph(exported: Exported, proof: GraphProof, folder: str) -> dict[s
         "outputs": [_port(name, array, trace.dims[name]) for name, array in first.stored.items()],
         "dims": classify_dims(spec, trace.dims, tested),
         "refused": [{"sizes": dict(sizes), "reason": reason} for sizes, reason in proof.refused],
-        "initializers": {name: asdict(origin) for name, origin in trace.origins.items() if origin.parameters},
+        "initializers": {
+            name: _origin(origin, name in trace.recipes) for name, origin in trace.origins.items() if origin.parameters
+        },
         "optimized": not trace.remark,
         "remark": trace.remark,
         "unused_parameters": unused_parameters(trace.parameters, trace.origins),
+        "vanished_parameters": list(trace.vanished),
         "proof": {"translation": proof.translation, "onnxruntime": proof.runtime, "shapes": len(proof.shapes)},
     }
     return entry
+
+
+def _origin(origin: Origin, has_recipe: bool) -> dict[str, Any]:
+    """An initializer's origin; of a computed one also whether `recipes.onnx` computes it."""
+    return asdict(origin) | ({"recipe": has_recipe} if origin.transform == COMPUTED else {})
 
 
 def _port(name: str, array: Any, dims: Any) -> dict[str, Any]:

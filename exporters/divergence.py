@@ -38,6 +38,8 @@ def find_divergence(
         feeds: stored inputs on which the outputs differ.
         stored: floating-point type in which the module is exported.
     """
+    if trace.program is None:
+        return Divergence("", "", "", "", "the graph differs from the module; nothing was traced that says where")
     made = {name: node for node in model.graph.nodes for name in node.outputs}
     matched = {value: traced for value, traced in trace.traced.items() if value in made}
     leaves = pytree.tree_leaves(arguments(spec, feeds))

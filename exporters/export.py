@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from torch import nn
 from ..architectures.specification import GraphSpec
 from ..errors import ExportError
 from ..graphs.test_data import tensor_proto
-from .arrays import torch_dtype
+from .arrays import numpy_view, torch_dtype
 from .bundle import (
     FORMAT,
     FORMAT_VERSION,
@@ -25,20 +25,22 @@ from .bundle import (
     TEST_DATA,
     Bundle,
     Staged,
-    check_target_folder,
     staged_folder,
     write_manifest,
 )
 from .calling import arguments, result_arrays, with_outputs
 from .description import describe_files, describe_graph, describe_image, describe_proof, versions
 from .factories import module_subject
+from .float64 import widen_small
 from .loop_export import extended, finish_loop, write_loop
+from .paging import Shelf
 from .proving import Case, Exported, prove
+from .recipes import RECIPES, keep_tried
 from .serialization import WrittenFile, weight_bytes, write_bytes, write_model
-from .subject import Subject, architecture_subject, parameter_count, seeded
+from .subject import Parameters, Subject, architecture_subject, module_state, parameter_count, seeded
 from .sweep import check_dynamic, swept_sizes, traced_sizes
-from .targets import bundle_name, check_target, default_opset
-from .translation import Translations, translate
+from .targets import NATIVE, bundle_name, check_target, default_opset
+from .translation import Trace, Translation, Translations, translate
 
 Say = Callable[[str], None]
 
@@ -51,10 +53,14 @@ def export_architecture(  # noqa: PLR0913 - what a user may ask for
     opset: int | None = None,
     dtype: str = "float32",
     weights: Path | None = None,
+    allow_missing: bool = False,
+    save_weights: Path | None = None,
+    layout: str | None = None,
     seed: int = 0,
     dynamic: Sequence[str] = (),
     inputs: Sequence[str] = (),
     external_data: bool = False,
+    unpool: str = NATIVE,
     loop: bool = False,
     say: Say = lambda _: None,
 ) -> Bundle:
@@ -66,11 +72,16 @@ def export_architecture(  # noqa: PLR0913 - what a user may ask for
         preset: "published" or "tiny".
         opset: version of ai.onnx; None is 20, and 22 for bfloat16.
         dtype: "float32", "float16", "bfloat16" or "float64": parameters are rounded to it.
-        weights: checkpoint; None fills parameters with seeded random numbers.
+        weights: checkpoint, file or folder; None fills parameters with seeded random numbers. The `config.json` of a
+            folder goes before `preset`.
+        allow_missing: draw what the checkpoint does not have from the seed.
+        save_weights: a .safetensors file or a folder that the parameters are written to.
+        layout: whose keys are written there; None is the architecture's first that can be.
         seed: of parameters and inputs.
         dynamic: axes to leave symbolic beside the architecture's own; "none" freezes all.
         inputs: "NAME=SHAPE:DTYPE"; a size freezes its axis there.
         external_data: put the weights beside the model whatever their size.
+        unpool: "native" (`MaxUnpool`) or "scatter" (for runtimes that have none).
         loop: also write the one-file graph that appends word after word.
         say: told what is done next.
 
@@ -80,11 +91,14 @@ def export_architecture(  # noqa: PLR0913 - what a user may ask for
     Raises:
         InvalidArgumentError, WeightsError, ExportError
     """
-    check_target(dtype, opset)
-    request = Request(output_dir, opset or default_opset(dtype), seed, external_data or loop, loop=loop, say=say)
-    asked: dict[str, Any] = {"dtype": dtype, "seed": seed, "weights": weights, "dynamic": dynamic, "inputs": inputs}
-    build = partial(architecture_subject, name, preset=preset, **asked)
-    return _export(request, bundle_name(name), build, command_words(name, request, {"preset": preset, **asked}))
+    check_target(dtype, opset, unpool)
+    source = Source(seed, weights, allow_missing, save_weights, layout)
+    external = external_data or loop  # the one-file graph shares the weights of the others
+    version = opset or default_opset(dtype)
+    asked = {"preset": preset, "dtype": dtype, "dynamic": list(dynamic), "inputs": list(inputs)}
+    request = Request(output_dir, version, source, external, unpool, loop=loop, say=say, asked=asked)
+    build = partial(architecture_subject, name, **asked)
+    return export_subject(request, bundle_name(name), build, command_words(name, request, asked))
 
 
 def export_module(  # noqa: PLR0913 - what a user may ask for
@@ -94,10 +108,14 @@ def export_module(  # noqa: PLR0913 - what a user may ask for
     opset: int | None = None,
     dtype: str | None = None,
     weights: Path | None = None,
+    allow_missing: bool = False,
+    save_weights: Path | None = None,
+    layout: str | None = None,
     seed: int = 0,
     dynamic: Sequence[str] = (),
     inputs: Sequence[str] = (),
     external_data: bool = False,
+    unpool: str = NATIVE,
     translations: Translations | None = None,
     say: Say = lambda _: None,
 ) -> Bundle:
@@ -110,11 +128,15 @@ def export_module(  # noqa: PLR0913 - what a user may ask for
         opset: version of ai.onnx; None is 20, and 22 for bfloat16.
         dtype: floating-point type to convert to; None leaves the module's own.
         weights: checkpoint with the module's own keys.
+        allow_missing: leave what the checkpoint does not have as the factory made it.
+        save_weights: a .safetensors file or a folder that the parameters are written to.
+        layout: whose keys are written there; a module of yours has its own only.
         seed: of torch's generator while the factory runs, and of inputs.
         dynamic: "INPUT.DIM=SYMBOL", "batch" for the first dim of every input, or "none".
         inputs: "NAME=SHAPE:DTYPE[:HIGH]"; symbols in the shape are dynamic.
         external_data: put the weights beside the model whatever their size.
-        translations: onnxscript functions by PyTorch operator, in place of torch.onnx's own.
+        unpool: "native" (`MaxUnpool`) or "scatter" (for runtimes that have none).
+        translations: onnxscript functions by PyTorch operator, in place of ours and torch.onnx's.
         say: told what is done next.
 
     Returns:
@@ -123,11 +145,31 @@ def export_module(  # noqa: PLR0913 - what a user may ask for
     Raises:
         InvalidArgumentError, WeightsError, ExportError
     """
-    check_target(dtype, opset)
-    request = Request(output_dir, opset or default_opset(dtype), seed, external_data, translations, say)
-    asked: dict[str, Any] = {"dtype": dtype, "seed": seed, "weights": weights, "dynamic": dynamic, "inputs": inputs}
+    check_target(dtype, opset, unpool)
+    source, version = Source(seed, weights, allow_missing, save_weights, layout), opset or default_opset(dtype)
+    asked = {"dtype": dtype, "dynamic": list(dynamic), "inputs": list(inputs)}
+    request = Request(output_dir, version, source, external_data, unpool, translations, say, asked=asked)
     words = command_words(Path(spec).name, request, asked)
-    return _export(request, bundle_name(spec), partial(module_subject, spec, **asked), words)
+    return export_subject(request, bundle_name(spec), partial(module_subject, spec, **asked), words)
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where parameters come from, and where they are written as a checkpoint.
+
+    Attributes:
+        seed: of random parameters and of inputs.
+        weights: a checkpoint's file or folder.
+        allow_missing: draw what it does not have from the seed.
+        save_weights: a .safetensors file or a folder that the parameters are written to.
+        layout: whose keys are written; None is the architecture's first.
+    """
+
+    seed: int
+    weights: Path | None = None
+    allow_missing: bool = False
+    save_weights: Path | None = None
+    layout: str | None = None
 
 
 @dataclass(frozen=True)
@@ -136,11 +178,14 @@ class Request:
 
     output_dir: Path
     opset: int
-    seed: int
+    source: Source
     external_data: bool
+    unpool: str = NATIVE
     translations: Translations | None = None
     say: Say = lambda _: None
     loop: bool = False
+    asked: Mapping[str, Any] = field(default_factory=dict)
+    translate: Callable[[nn.Module, GraphSpec, Shelf], Translation] | None = None
 
 
 class Clock:
@@ -159,18 +204,31 @@ class Clock:
             self.durations_s[name] = self.durations_s.get(name, 0.0) + time.perf_counter() - start
 
 
-def _export(request: Request, name: str, build: Callable[[], Subject], command: Sequence[str]) -> Bundle:
-    target = request.output_dir / name
-    check_target_folder(target)
-    clock = Clock()
-    request.say(f"building {name}")
-    with clock.stage("build"):
-        subject = build()
-    with seeded(request.seed), staged_folder(target) as staged:
+def export_subject(
+    request: Request, name: str, build: Callable[[Parameters], Subject], command: Sequence[str]
+) -> Bundle:
+    """Build, write and prove; the bundle is kept if it is right.
+
+    Args:
+        request: how.
+        name: of the bundle's folder.
+        build: the subject, with parameters from where it is told.
+        command: the words that make this bundle again.
+    """
+    target, source, clock = request.output_dir / name, request.source, Clock()
+    with seeded(source.seed), staged_folder(target) as staged:
+        request.say(f"building {name}")
+        with clock.stage("build"):
+            shelf = Shelf(staged.folder)
+            subject = build(Parameters(shelf, source.seed, source.weights, source.allow_missing))
+            shelf.release_all()
+        if source.save_weights is not None:
+            request.say(f"writing {source.save_weights}")
+            subject.save_weights(source.save_weights, source.layout)
         pairs = [_write_graph(subject, spec, request, staged, clock) for spec in subject.graphs]
         loop = write_loop(staged.folder, subject.graphs, subject.generation) if request.loop else None
         with clock.stage("prove"):
-            subject.module.double()
+            widen_small(subject.module, shelf)
             proofs = tuple(prove(exported, request.say) for exported, _ in pairs)
             stated, proved = finish_loop(subject, loop, [exported for exported, _ in pairs], request.say)
             proofs += proved
@@ -192,20 +250,44 @@ def _write_graph(
     folder.mkdir(exist_ok=True)
     request.say(f"running {spec.name} in {subject.dtype}")
     with clock.stage("run"):
-        spec, cases, refused = run_cases(subject, spec, module, request.seed)
+        spec, cases, refused = run_cases(subject, spec, module, request.source.seed)
     request.say(f"tracing and translating {spec.name}")
     with clock.stage("trace and translate"):
-        feeds = subject.draw_feeds(spec, traced_sizes(spec), request.seed)
-        translation = translate(module, spec, feeds, opset=request.opset, translations=request.translations)
+        translation = _translation(subject, spec, module, request)
     check_dynamic(spec, translation.trace.dims)
     request.say(f"writing {spec.name}")
     with clock.stage("write"):
         staged.check_space(weight_bytes(translation.model))
-        files = write_model(translation.model, folder / MODEL, external=request.external_data)
+        release = subject.shelf.release_array
+        files = write_model(translation.model, folder / MODEL, external=request.external_data, release=release)
         files += write_test_data(folder / TEST_DATA, cases[0])
+        trace, written = _write_recipes(translation, module, request.opset, folder / RECIPES)
+        files += written
     prefix = "" if folder == staged.folder else f"{spec.name}/"
-    exported = Exported(spec, module, torch_dtype(subject.dtype), translation.trace, folder / MODEL, cases, refused)
+    stored = torch_dtype(subject.dtype)
+    exported = Exported(spec, module, stored, trace, folder / MODEL, cases, refused, subject.shelf)
     return exported, tuple(replace(file, name=prefix + file.name) for file in files)
+
+
+def _translation(subject: Subject, spec: GraphSpec, module: nn.Module, request: Request) -> Translation:
+    """The graph: translated, or as the request has it already."""
+    if request.translate is not None:
+        return request.translate(module, spec, subject.shelf)
+    feeds = subject.draw_feeds(spec, traced_sizes(spec), request.source.seed)
+    options: Any = {"opset": request.opset, "translations": request.translations, "unpool": request.unpool}
+    return translate(module, spec, feeds, **options)
+
+
+def _write_recipes(
+    translation: Translation, module: nn.Module, opset: int, path: Path
+) -> tuple[Trace, tuple[WrittenFile, ...]]:
+    """Write how computed initializers are computed, those recipes that give what the graph has."""
+    if translation.recipes is not None:
+        return translation.trace, (write_bytes(translation.recipes, path),)
+    values = {name: value.const_value for name, value in translation.model.graph.initializers.items()}
+    state = module_state(module)
+    tried, written = keep_tried(translation.trace.recipes, values, lambda name: numpy_view(state[name]), opset, path)
+    return replace(translation.trace, recipes=tried), written
 
 
 REFUSALS = (RuntimeError, ValueError, TypeError, LookupError, AssertionError, ArithmeticError)
@@ -229,7 +311,7 @@ def run_cases(
     for sizes, feeds in _swept_feeds(subject, spec, seed):
         args, kwargs = arguments(spec, feeds)
         try:
-            with torch.no_grad():
+            with torch.no_grad(), subject.shelf.releasing(module):
                 result = module(*args, **kwargs)
         except REFUSALS as error:
             reason = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
@@ -280,7 +362,9 @@ def _content(
         "source": dict(subject.source),
         "opset": request.opset,
         "dtype": subject.dtype,
-        "seed": request.seed,
+        "unpool": request.unpool,
+        "asked": dict(request.asked),
+        "seed": request.source.seed,
         "weights": dict(subject.weights),
         "parameters": parameter_count(subject.module),
         "verdict": {"translation": bundle.translation, "onnxruntime": bundle.runtime},
@@ -294,10 +378,13 @@ def _content(
 def command_words(subject: str, request: Request, asked: Mapping[str, Any]) -> list[str]:
     """The command line that makes this bundle again, without the folders in which things lie."""
     words = ["onnx-arch", "export", subject, "--opset", str(request.opset)]
-    for name, value in asked.items():
+    source = request.source
+    for name, value in {**asked, "seed": source.seed, "weights": source.weights}.items():
         option = f"--{name.removesuffix('s') if name == 'inputs' else name}"
         values = value if isinstance(value, (list, tuple)) else [value]
         words += [word for item in values if item is not None for word in (option, _without_folder(item))]
+    words += ["--allow-missing"] if source.allow_missing else []
+    words += ["--unpool", request.unpool] if request.unpool != NATIVE else []
     words += ["--external-data"] if request.external_data and not request.loop else []
     return [*words, "--loop"] if request.loop else words
 

@@ -23,8 +23,9 @@ from ..architectures.specification import FLOAT, Axis, GraphSpec, Literal, Port
 from ..errors import ExportError, InvalidArgumentError
 from .arrays import to_numpy, torch_dtype
 from .calling import path_parts
+from .paging import shelve
 from .requests import BATCH, NOTHING_DYNAMIC, DimRequest, InputRequest, parse_dim, parse_input
-from .subject import Subject, fill_parameters, on_cpu, seeded
+from .subject import Parameters, Subject, checkpoint_of, fill_parameters, on_cpu, seeded
 from .targets import DTYPES, bundle_name
 
 SMALL = 16
@@ -50,12 +51,11 @@ class Call:
     kwargs: Mapping[str, Any]
 
 
-def module_subject(  # noqa: PLR0913 - what a user may ask for
+def module_subject(
     spec: str,
+    parameters: Parameters,
     *,
     dtype: str | None,
-    seed: int,
-    weights: Path | None,
     dynamic: Sequence[str],
     inputs: Sequence[str],
 ) -> Subject:
@@ -64,9 +64,9 @@ def module_subject(  # noqa: PLR0913 - what a user may ask for
     Args:
         spec: "path/to/file.py:factory" or "package.module:factory". The factory takes no argument and returns a
             module, (module, args) or (module, args, kwargs); a module itself may stand in its place.
+        parameters: where they come from; torch's generator starts from its seed while the factory runs, and a
+            checkpoint has the module's own keys.
         dtype: floating-point type to convert to; None leaves the module's own.
-        seed: from which torch's generator starts while the factory runs.
-        weights: checkpoint with the module's own keys.
         dynamic: "INPUT.DIM=SYMBOL", "batch" for the first dim of every input, or "none".
         inputs: "NAME=SHAPE:DTYPE"; symbols in the shape are dynamic.
 
@@ -74,17 +74,20 @@ def module_subject(  # noqa: PLR0913 - what a user may ask for
         InvalidArgumentError: the factory cannot be found, or an input or dim that the module does not have.
         ExportError: the factory raised, or gave no module.
     """
-    with seeded(seed):
+    with seeded(parameters.seed):
         factory, source = find_factory(spec)
         made = _made(spec, factory)
-    origin = fill_parameters(made.module, weights, seed, None)
     requests = [parse_input(text) for text in inputs]
     call = _call(spec, made, requests)
     module = made.module.eval().cpu()
     module = module if dtype is None else module.to(torch_dtype(dtype))
+    shelve(module, parameters.shelf)
+    origin = fill_parameters(module, checkpoint_of(parameters, None), parameters, None)
     name = bundle_name(spec)
     graph = _graph(name, call, dynamic)
-    return Subject(name, module, (graph,), source, dtype or _floating_dtype(module), call.examples, origin)
+    return Subject(
+        name, module, (graph,), source, dtype or _floating_dtype(module), parameters.shelf, call.examples, origin
+    )
 
 
 def _floating_dtype(module: nn.Module) -> str:

@@ -19,18 +19,42 @@ from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
-NARROW = frozenset({torch.float32, torch.float16, torch.bfloat16})
+from .paging import Shelf
+from .wide_products import LOOKUPS, NARROW, VIEWS, Products, is_large
+
+Release = Callable[[torch.Tensor], None]
 
 
 class Widening(TorchDispatchMode):
-    """Replaces narrower floating-point types by float64 in the arguments and results of every operation."""
+    """Replaces narrower floating-point types by float64 in the arguments and results of every operation.
+
+    Large stored parameters are not widened whole: what only looks at them (a transposed view) is left as it is, rows of
+    an embedding are widened when they are found, and products take them in blocks (`wide_products`).
+    """
+
+    def __init__(self, release: Release) -> None:
+        super().__init__()
+        self._products = Products(release)
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        wide_args, wide_kwargs = pytree.tree_map(widened, args), pytree.tree_map(widened, kwargs or {})
+        kwargs = kwargs or {}
+        if func in VIEWS and is_large(args[0]):
+            return func(*args, **kwargs)
+        if func in LOOKUPS and is_large(args[0]):
+            return widened(func(*args, **kwargs))
+        result = self._products.compute(func, args, kwargs)
+        if result is not None:
+            return result
+        wide_args, wide_kwargs = pytree.tree_map(widened, args), pytree.tree_map(widened, kwargs)
         result = func(*wide_args, **wide_kwargs)
         return result if func._schema.is_mutable else pytree.tree_map(widened, result)
+
+
+def widen_small(module: torch.nn.Module, shelf: Shelf) -> None:
+    """Convert the parameters and buffers that are not on the shelf to float64, in place."""
+    module._apply(lambda tensor: tensor if shelf.holds(tensor) else widened(tensor))
 
 
 def widened(value: Any) -> Any:
@@ -61,30 +85,38 @@ class StoredEpsilon(TorchFunctionMode):
 
 
 @contextmanager
-def float64_everywhere(stored: torch.dtype) -> Iterator[None]:
-    """Inside, torch computes in float64, without gradients; `stored` is the type that is stood in for."""
+def float64_everywhere(stored: torch.dtype, release: Release = lambda _: None) -> Iterator[None]:
+    """Inside, torch computes in float64, without gradients; `stored` is the type that is stood in for.
+
+    `release` is told of every block of a large parameter when it has been used.
+    """
     before = torch.get_default_dtype()
     torch.set_default_dtype(torch.float64)
     try:
-        with torch.no_grad(), Widening(), StoredEpsilon(stored):
+        with torch.no_grad(), Widening(release), StoredEpsilon(stored):
             yield
     finally:
         torch.set_default_dtype(before)
 
 
 def run_float64(
-    module: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any], stored: torch.dtype = torch.float32
+    module: Callable[..., Any],
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+    stored: torch.dtype = torch.float32,
+    release: Release = lambda _: None,
 ) -> Any:
     """What `module` returns when every operation is done in float64.
 
     Args:
-        module: its parameters may have been widened already; those that were not are, at every use.
+        module: its large parameters stay as they are stored and are widened at every use, block by block.
         args: nest of tensors and constants.
         kwargs: likewise.
         stored: floating-point type in which the module is exported.
+        release: told of every block of a large parameter when it has been used.
     """
     args, kwargs = pytree.tree_map(widened, (tuple(args), dict(kwargs)))
-    with float64_everywhere(stored):
+    with float64_everywhere(stored, release):
         return module(*args, **kwargs)
 
 
@@ -110,7 +142,7 @@ def record_float64(
     """Values of the named nodes of a traced program, run in float64.
 
     Args:
-        program: its state may have been widened already.
+        program: its state is widened at every use.
         inputs: the leaves of the positional and keyword arguments, in order.
         names: of FX nodes.
         stored: floating-point type in which the module is exported.
@@ -119,7 +151,7 @@ def record_float64(
         Tensor by node name, float64 where floating-point; nodes that gave no tensor are left out.
     """
     recorder = Recorder(program.graph_module, names)
-    flat = pytree.tree_map(widened, list(_placeholders(program, iter(inputs))))
+    flat = list(_placeholders(program, (widened(item) for item in inputs)))
     with float64_everywhere(stored):
         recorder.run(*flat)
     return recorder.values

@@ -41,28 +41,87 @@ class Origin:
 
 
 @dataclass(frozen=True)
+class Made:
+    """A node before optimisation; "" stands for an absent input or output."""
+
+    op_type: str
+    domain: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    attributes: Mapping[str, ir.Attr]
+    dtype: ir.DataType | None
+    """Of the first output, where it is known."""
+
+
+@dataclass(frozen=True)
 class Snapshot:
     """A graph before optimisation: what makes each value, and the initializers' values.
 
     Attributes:
-        producers: operator and inputs by the name of the value.
+        producers: the node by the name of the value.
         initializers: by name.
+        outputs: names of the graph's outputs.
     """
 
-    producers: Mapping[str, tuple[str, tuple[str, ...]]]
+    producers: Mapping[str, Made]
     initializers: Mapping[str, ir.TensorProtocol]
+    outputs: tuple[str, ...]
+
+    def used(self) -> set[str]:
+        """The initializers that something in the graph reads on the way to an output."""
+        seen: set[str] = set()
+        stack = list(self.outputs)
+        while stack:
+            name = stack.pop()
+            if name not in seen:
+                seen.add(name)
+                stack.extend(self.producers[name].inputs if name in self.producers else ())
+        return seen & self.initializers.keys()
 
 
 def take_snapshot(graph: ir.Graph) -> Snapshot:
     """What is needed to trace initializers of the optimised graph back; no data are copied."""
-    producers = {
-        value.name: (node.op_type, tuple(item.name for item in node.inputs if item is not None and item.name))
-        for node in graph
-        for value in node.outputs
-        if value.name
-    }
+    producers = {value.name: _made(node) for node in graph for value in node.outputs if value.name}
     values = {name: value.const_value for name, value in graph.initializers.items() if value.const_value is not None}
-    return Snapshot(producers, values)
+    return Snapshot(producers, values, tuple(value.name or "" for value in graph.outputs))
+
+
+def _made(node: ir.Node) -> Made:
+    inputs = tuple("" if item is None else item.name or "" for item in node.inputs)
+    outputs = tuple(value.name or "" for value in node.outputs)
+    dtype = node.outputs[0].dtype if node.outputs else None
+    return Made(node.op_type, node.domain, inputs, outputs, dict(node.attributes), dtype)
+
+
+def part_merged(graph: ir.Graph, before: Snapshot) -> None:
+    """Give every parameter its own initializer again where the optimiser merged equal ones.
+
+    Two biases that are both zero are one tensor only until another checkpoint comes.
+    """
+    for node in graph:
+        made = before.producers.get(node.outputs[0].name or "") if node.outputs else None
+        if made is None or made.op_type != node.op_type or len(made.inputs) != len(node.inputs):
+            continue
+        for index, (value, own) in enumerate(zip(node.inputs, made.inputs, strict=True)):
+            tensor = before.initializers.get(own)
+            if tensor is not None and value is not None and value.name != own and _is_copy(value, tensor):
+                node.replace_input_with(index, _own_initializer(graph, own, value, tensor))
+    for value in list(graph.initializers.values()):
+        if not value.uses() and not value.is_graph_output():
+            del graph.initializers[value.name or ""]
+
+
+def _own_initializer(graph: ir.Graph, name: str, copy: ir.Value, tensor: ir.TensorProtocol) -> ir.Value:
+    if name not in graph.initializers:
+        import onnx_ir as ir  # noqa: PLC0415 - heavy
+
+        value = ir.Value(None, name=name, type=copy.type, shape=copy.shape, const_value=tensor)
+        graph.register_initializer(value)
+    return graph.initializers[name]
+
+
+def _is_copy(value: ir.Value, tensor: ir.TensorProtocol) -> bool:
+    return value.is_initializer() and value.const_value is not None and _same(tensor, value.const_value)
 
 
 def trace_origins(graph: ir.Graph, before: Snapshot) -> dict[str, Origin]:
@@ -107,9 +166,9 @@ def _slice(roots: Iterable[str], before: Snapshot, alive: set[str | None]) -> tu
         if name in before.initializers:
             parameters.add(name)
         elif name in before.producers:
-            op_type, inputs = before.producers[name]
-            operators.add(op_type)
-            stack.extend(item for item in inputs if item not in alive)
+            made = before.producers[name]
+            operators.add(made.op_type)
+            stack.extend(item for item in made.inputs if item and item not in alive)
     return parameters, operators
 
 
@@ -154,3 +213,14 @@ def unused_parameters(names: Iterable[str], origins: Mapping[str, Origin]) -> li
     """Parameters and buffers of the module that went into nothing."""
     used = {parameter for origin in origins.values() for parameter in origin.parameters}
     return sorted(set(names) - used)
+
+
+def computed(origins: Mapping[str, Origin]) -> tuple[str, ...]:
+    """The initializers that were computed from parameters."""
+    return tuple(name for name, origin in origins.items() if origin.transform == COMPUTED and origin.parameters)
+
+
+def vanished_parameters(used: Iterable[str], origins: Mapping[str, Origin]) -> tuple[str, ...]:
+    """Those of the parameters that a graph used before optimisation which went into no initializer of it."""
+    kept = {parameter for origin in origins.values() for parameter in origin.parameters}
+    return tuple(sorted(set(used) - kept))

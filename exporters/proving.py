@@ -30,8 +30,9 @@ from ..runtimes.session import RuntimeOptions, Session
 from .calling import arguments, result_arrays
 from .divergence import find_divergence
 from .float64 import run_float64
+from .paging import Shelf
 from .proof import LARGEST_RMS_Z, Comparison, Divergence, GraphProof, ShapeProof, Standing, Trial, compare, worst
-from .rounding import MANY, SAMPLES, rounding_spread, translation_spread
+from .rounding import MANY, SAMPLES, give_back_weights, rounding_spread, translation_spread
 from .translation import Trace
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -66,6 +67,7 @@ class Exported:
         path: the .onnx file.
         cases: what it is tried on.
         refused: swept sizes that the module itself refused, with its reason.
+        shelf: where its large parameters lie.
     """
 
     spec: GraphSpec
@@ -75,13 +77,14 @@ class Exported:
     path: Path
     cases: Sequence[Case]
     refused: tuple[tuple[Mapping[str, int], str], ...]
+    shelf: Shelf
 
 
 def prove(exported: Exported, say: Callable[[str], None]) -> GraphProof:
     """Try a written graph on all its cases.
 
     Args:
-        exported: its module may have been widened to float64 already.
+        exported: what was written; its module's large parameters are as they are stored.
         say: told what is tried next.
     """
     model = load_model(exported.path)
@@ -108,7 +111,7 @@ def _prove_case(
     reference = module_float64(exported, case)
     few = case is exported.cases[0] or any(value.size < MANY for value in reference.values())
     try:
-        clean = evaluate_model(model, case.feeds)
+        clean = evaluate_model(model, case.feeds, give_back_weights(model))
         rounding = rounding_spread(model, case.feeds, clean, SAMPLES if few else 1)
         allowed = translation_spread(model, case.feeds, clean, exported.trace.rounded, rounding)
         graph = _judge_graph(exported, model, case, reference, Evaluation(clean, allowed))
@@ -131,7 +134,10 @@ def _prove_case(
 def module_float64(exported: Exported, case: Case) -> dict[str, Array]:
     """What the module gives in float64, by output name."""
     args, kwargs = arguments(exported.spec, case.feeds)
-    return result_arrays(exported.spec, run_float64(exported.module, args, kwargs, exported.stored))
+    shelf = exported.shelf
+    with shelf.releasing(exported.module):
+        result = run_float64(exported.module, args, kwargs, exported.stored, lambda block: shelf.release([block]))
+    return result_arrays(exported.spec, result)
 
 
 def _doubtful(*trials: Trial | None) -> bool:

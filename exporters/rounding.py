@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from ..graphs.evaluation import evaluate_model
-from ..graphs.model import Model
+from ..graphs.evaluation import Observer, evaluate_model
+from ..graphs.model import Model, Node
+from ..operators.mapped import give_back_array, give_back_heap
 from ..operators.storage import float_format, is_float
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -23,6 +24,22 @@ MANY = 100
 
 FLOAT32_BITS = 23
 
+LARGE_BYTES = 1 << 20
+"""Weights of a node from which on what was freed after it is given back too."""
+
+
+def give_back_weights(model: Model) -> Observer:
+    """An observer of evaluations that gives a node's mapped weights back to the system when it has been evaluated."""
+
+    def observe(node: Node, _: object) -> None:
+        weights = [model.graph.initializers[name] for name in node.inputs if name in model.graph.initializers]
+        for weight in weights:
+            give_back_array(weight)
+        if sum(weight.nbytes for weight in weights) > LARGE_BYTES:
+            give_back_heap()
+
+    return observe
+
 
 def rounding_spread(model: Model, feeds: Mapping[str, Array], clean: Outputs, samples: int = SAMPLES) -> Outputs:
     """Deviation of every output element when every node rounds to its stored type.
@@ -33,7 +50,8 @@ def rounding_spread(model: Model, feeds: Mapping[str, Array], clean: Outputs, sa
         clean: its outputs in float64.
         samples: perturbed runs.
     """
-    runs = (evaluate_model(model, feeds, noise=np.random.default_rng(sample)) for sample in range(samples))
+    lean = give_back_weights(model)
+    runs = (evaluate_model(model, feeds, lean, noise=np.random.default_rng(sample)) for sample in range(samples))
     return _deviation(clean, runs, samples)
 
 
@@ -62,7 +80,8 @@ def translation_spread(
     factor = 2.0 ** (narrowest - FLOAT32_BITS)
     if narrowest >= FLOAT32_BITS:
         return {name: spread * factor for name, spread in rounding.items()}
-    runs = (evaluate_model(_moved(model, rounded, sample), feeds) for sample in range(SAMPLES))
+    lean = give_back_weights(model)
+    runs = (evaluate_model(_moved(model, rounded, sample), feeds, lean) for sample in range(SAMPLES))
     constants = _deviation(clean, runs, SAMPLES)
     return {name: np.hypot(constants[name], rounding[name] * factor) for name in clean}
 

@@ -10,7 +10,7 @@ Wire format: https://protobuf.dev/programming-guides/encoding; field numbers: on
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     import onnx
     import onnx_ir as ir
 
+Release = Callable[[np.ndarray], None]
+
 LARGEST_EMBEDDED_BYTES = 2_000_000_000
 """Weights above this go beside the model: one protobuf message holds at most 2^31 − 1 bytes."""
 
@@ -29,6 +31,9 @@ EXTERNAL_ALIGNMENT = 4096
 
 SMALLEST_EXTERNAL_BYTES = 1024
 """Smaller tensors (shapes, scalars) stay in the model, where shape inference reads them."""
+
+BLOCK_BYTES = 1 << 24
+"""Of an initializer that are written at a time."""
 
 MODEL_GRAPH = 7
 GRAPH_INITIALIZER = 5
@@ -68,13 +73,16 @@ def weight_bytes(model: ir.Model) -> int:
     return sum(value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value is not None)
 
 
-def write_model(model: ir.Model, path: Path, *, external: bool = False) -> tuple[WrittenFile, ...]:
+def write_model(
+    model: ir.Model, path: Path, *, external: bool = False, release: Release = lambda _: None
+) -> tuple[WrittenFile, ...]:
     """Write `path`; and `path`.data beside it if asked for or if the weights exceed 2 GB.
 
     Args:
         model: its initializers are read, not changed.
         path: the .onnx file.
         external: put the weights into `path`.data in any case.
+        release: told of every part of an initializer that is written, as it lies in memory.
 
     Returns:
         The files written.
@@ -83,7 +91,7 @@ def write_model(model: ir.Model, path: Path, *, external: bool = False) -> tuple
         OSError: the file system refuses; what was written so far stays.
     """
     proto = _without_initializers(model)
-    tensors = [_Tensor(name, value.const_value) for name, value in model.graph.initializers.items()]
+    tensors = [_Tensor(name, value.const_value, release) for name, value in model.graph.initializers.items()]
     if not external and weight_bytes(model) <= LARGEST_EMBEDDED_BYTES:
         return (_write_embedded(proto, tensors, path),)
     data_file = _write_external(proto, tensors, path)
@@ -99,13 +107,13 @@ def write_bytes(content: bytes, path: Path) -> WrittenFile:
 class _Tensor:
     """An initializer: the part of its message before the data, and the data as they lie in memory."""
 
-    def __init__(self, name: str, tensor: ir.TensorProtocol | None) -> None:
+    def __init__(self, name: str, tensor: ir.TensorProtocol | None, release: Release) -> None:
         import onnx  # noqa: PLC0415 - heavy
         import onnx_ir as ir  # noqa: PLC0415 - heavy
 
         if tensor is None:
             raise ValueError(f"initializer {name} has no value")
-        self.tensor = tensor
+        self.tensor, self.release = tensor, release
         self.proto = onnx.TensorProto(name=name, data_type=int(tensor.dtype), dims=tensor.shape.numpy())
         self.is_raw = tensor.dtype != ir.DataType.STRING
         if not self.is_raw:
@@ -116,14 +124,23 @@ class _Tensor:
         head = self.proto.SerializeToString(deterministic=True)
         return head + _tag(TENSOR_RAW_DATA, self.tensor.nbytes) if self.is_raw else head
 
-    def data(self) -> memoryview:
-        """The bytes of `raw_data`, little-endian; a view where the tensor is contiguous and not packed."""
+    def data(self) -> Iterator[memoryview]:
+        """The bytes of `raw_data`, little-endian, in blocks of rows; where they are not contiguous, copied.
+
+        Types of less than eight bits are packed whole.
+        """
         if not self.is_raw:
-            return memoryview(b"")
-        array = np.ascontiguousarray(self.tensor.numpy())
-        if array.nbytes != self.tensor.nbytes:  # types of less than eight bits are packed
-            return memoryview(self.tensor.tobytes())
-        return array.reshape(-1).view(np.uint8).data
+            return
+        array = self.tensor.numpy()
+        if array.nbytes != self.tensor.nbytes:
+            yield memoryview(self.tensor.tobytes())
+            return
+        array = array if array.ndim else array.reshape(1)
+        rows = max(1, BLOCK_BYTES // max(1, array[:1].nbytes))
+        for start in range(0, len(array), rows):
+            block = array[start : start + rows]
+            yield np.ascontiguousarray(block).reshape(-1).view(np.uint8).data
+            self.release(block)
 
 
 def _without_initializers(model: ir.Model) -> onnx.ModelProto:
@@ -162,7 +179,8 @@ def _write_embedded(proto: onnx.ModelProto, tensors: Sequence[_Tensor], path: Pa
         stream.write(_tag(MODEL_GRAPH, length) + graph)
         for head, tensor in zip(heads, tensors, strict=True):
             stream.write(head)
-            stream.write(tensor.data())
+            for block in tensor.data():
+                stream.write(block)
     return stream.written(path.name)
 
 
@@ -185,15 +203,16 @@ def _placed(tensor: _Tensor, stream: HashingStream, name: str) -> onnx.TensorPro
     """The tensor with its data in the stream, or within itself where they are few."""
     import onnx  # noqa: PLC0415 - heavy
 
-    data, placed = tensor.data(), onnx.TensorProto()
+    size, placed = tensor.tensor.nbytes, onnx.TensorProto()
     placed.CopyFrom(tensor.proto)
-    if len(data) < SMALLEST_EXTERNAL_BYTES:
+    if size < SMALLEST_EXTERNAL_BYTES or not tensor.is_raw:
         if tensor.is_raw:
-            placed.raw_data = bytes(data)
+            placed.raw_data = b"".join(tensor.data())
         return placed
     stream.write(bytes(-stream.size_bytes % EXTERNAL_ALIGNMENT))
     placed.data_location = onnx.TensorProto.EXTERNAL
-    for key, value in (("location", name), ("offset", stream.size_bytes), ("length", len(data))):
+    for key, value in (("location", name), ("offset", stream.size_bytes), ("length", size)):
         placed.external_data.add(key=key, value=str(value))
-    stream.write(data)
+    for block in tensor.data():
+        stream.write(block)
     return placed

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,9 +14,13 @@ from torch import nn
 
 from ..architectures.initialization import randomize
 from ..architectures.registry import Architecture, find_architecture
-from ..architectures.specification import FLOAT, PLAIN, GraphSpec, TextGeneration
+from ..architectures.specification import FLOAT, PLAIN, CheckpointLayout, GraphSpec, TextGeneration
+from ..errors import WeightsError
 from .arrays import torch_dtype
+from .checkpoint_folder import Checkpoint, read_checkpoint
+from .paging import Shelf, built_on
 from .requests import choose_axes, fit_inputs, parse_input
+from .saving import save_weights
 from .targets import numpy_dtype
 from .weights import load_weights
 
@@ -31,8 +35,10 @@ class Subject:
         graphs: what becomes of it.
         source: for the manifest: the architecture and preset, or the factory.
         dtype: its floating-point type; ports of dtype "float" follow it.
+        shelf: where its large parameters lie.
         examples: tensors by input name that the factory gave; drawn ones follow their values.
         weights: for the manifest: where the parameters came from.
+        layouts: in which they can be written as a checkpoint.
         generation: how it appends words to its output; None if it does not.
     """
 
@@ -41,9 +47,16 @@ class Subject:
     graphs: tuple[GraphSpec, ...]
     source: Mapping[str, Any]
     dtype: str
+    shelf: Shelf
     examples: Mapping[str, np.ndarray] = field(default_factory=dict)
     weights: Mapping[str, Any] = field(default_factory=dict)
+    layouts: tuple[CheckpointLayout, ...] = (PLAIN,)
     generation: TextGeneration | None = None
+
+    def save_weights(self, path: Path, layout: str | None) -> list[Path]:
+        """Write the parameters as a checkpoint; see `saving.save_weights`."""
+        config = self.source.get("config")
+        return save_weights(self.module, path, self.layouts, self.shelf, name=layout, config=config)
 
     def example_feeds(self, spec: GraphSpec, sizes: Mapping[str, int], seed: int) -> dict[str, np.ndarray]:
         """The factory's own examples in the dtype of the export; inputs without one are drawn."""
@@ -87,48 +100,114 @@ def seeded(seed: int) -> Iterator[None]:
         yield
 
 
+@dataclass(frozen=True)
+class Parameters:
+    """Where a module's parameters are to come from.
+
+    Attributes:
+        shelf: keeps the large ones.
+        seed: of random ones.
+        weights: a checkpoint's path; None for random parameters, or a user's module's own.
+        allow_missing: draw what the checkpoint does not have.
+    """
+
+    shelf: Shelf
+    seed: int
+    weights: Path | None = None
+    allow_missing: bool = False
+
+
 def architecture_subject(  # noqa: PLR0913 - what a user may ask for
     name: str,
+    parameters: Parameters,
     *,
     preset: str,
     dtype: str,
-    seed: int,
-    weights: Path | None,
     dynamic: Sequence[str],
     inputs: Sequence[str],
+    stated: Mapping[str, Any] | None = None,
 ) -> Subject:
-    """An architecture at a preset, with a checkpoint or seeded random parameters.
+    """An architecture at a preset, or at the sizes of a checkpoint folder, with its or seeded random parameters.
+
+    `stated` is the content of a `config.json` that goes before the preset where the checkpoint has none itself.
 
     Raises:
         UnknownEntryError: no such architecture or preset.
-        InvalidArgumentError: an axis or input that it does not have.
+        InvalidArgumentError: an axis or input that it does not have, or a folder of something else.
         WeightsError: the checkpoint does not fit.
     """
     entry = find_architecture(name)
-    config = entry.config(preset)
     requests = [parse_input(text) for text in inputs]
+    checkpoint = checkpoint_of(parameters, entry)
+    stated = stated if checkpoint is None or checkpoint.config is None else checkpoint.config
+    config = _config(entry, preset, stated)
     graphs = tuple(fit_inputs(choose_axes(spec, dynamic), requests) for spec in entry.graphs(config))
-    with seeded(seed):
+    with seeded(parameters.seed), built_on(parameters.shelf, torch_dtype(dtype)):
         module = entry.build(config)
-    origin = fill_parameters(module, weights, seed, entry)
-    source = {"architecture": name, "preset": preset, "paper": entry.paper}
-    generation = None if entry.generation is None else entry.generation(config)
     module = module.eval().to(torch_dtype(dtype))
-    return Subject(name, module, graphs, source, dtype, weights=origin, generation=generation)
+    origin = fill_parameters(module, checkpoint, parameters, entry)
+    source = {"architecture": name, "preset": preset, "paper": entry.paper}
+    if stated is not None and entry.from_pretrained_config is not None:
+        source = {"architecture": name, "config": dict(stated), "paper": entry.paper}
+    words = None if entry.generation is None else entry.generation(config)
+    known: dict[str, Any] = {"weights": origin, "layouts": entry.checkpoints, "generation": words}
+    return Subject(name, module, graphs, source, dtype, parameters.shelf, **known)
 
 
-def fill_parameters(module: nn.Module, weights: Path | None, seed: int, entry: Architecture | None) -> dict[str, Any]:
+def checkpoint_of(parameters: Parameters, entry: Architecture | None) -> Checkpoint | None:
+    """The checkpoint that was asked for, mapped; of a folder the parts that an architecture's layouts name."""
+    if parameters.weights is None:
+        return None
+    layouts = (PLAIN,) if entry is None else entry.checkpoints
+    parts = dict.fromkeys(file.partition("/")[0] for layout in layouts for file in layout.files.values())
+    return read_checkpoint(parameters.weights, parameters.shelf, tuple(parts))
+
+
+def _config(entry: Architecture, preset: str, stated: Mapping[str, Any] | None) -> Any:
+    """The config that a `config.json` states; else the preset's."""
+    if stated is None or entry.from_pretrained_config is None:
+        return entry.config(preset)
+    try:
+        return entry.from_pretrained_config(stated)
+    except (KeyError, TypeError, ValueError, ArithmeticError) as error:
+        raise WeightsError(f"config.json is not one of {entry.name}: {type(error).__name__}: {error}") from error
+
+
+def fill_parameters(
+    module: nn.Module, checkpoint: Checkpoint | None, parameters: Parameters, entry: Architecture | None
+) -> dict[str, Any]:
     """Give `module` a checkpoint's parameters; else an architecture gets random ones and a user's module keeps its own.
 
     Returns:
         Where the parameters came from, for the manifest.
     """
-    if weights is not None:
-        layout = load_weights(module, weights, (PLAIN,) if entry is None else entry.checkpoints)
-        return {"file": weights.name, "layout": layout}
+    shelf = parameters.shelf
+    if checkpoint is None:
+        if entry is not None:
+            _draw(module, parameters, None)
+        return {"seed": parameters.seed}
+    layouts = (PLAIN,) if entry is None else entry.checkpoints
+    fit = load_weights(module, checkpoint, layouts, shelf, allow_missing=parameters.allow_missing)
+    origin = {"file": checkpoint.path.name, "layout": fit.layout.name, "sha256": checkpoint.sha256()}
+    if not fit.missing:
+        return origin
     if entry is not None:
-        randomize(module, seed)
-    return {"seed": seed}
+        _draw(module, parameters, fit.missing)
+    return {**origin, "missing": list(fit.missing), "seed": parameters.seed}
+
+
+def _draw(module: nn.Module, parameters: Parameters, only: Collection[str] | None) -> None:
+    shelf = parameters.shelf
+    for name, tensor in module.state_dict().items():
+        if only is None or name in only:
+            shelf.reserve(tensor)
+    randomize(module, parameters.seed, only=only, drawn=lambda part: shelf.release([part]))
+
+
+def module_state(module: nn.Module) -> dict[str, torch.Tensor]:
+    """Parameters and buffers by every name that they have, also those that no checkpoint holds."""
+    buffers = dict(module.named_buffers(remove_duplicate=False))
+    return {**dict(module.named_parameters(remove_duplicate=False)), **buffers}
 
 
 def parameter_count(module: nn.Module) -> int:

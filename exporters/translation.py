@@ -8,19 +8,35 @@ import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 import torch
 from torch import nn
+from torch.export.graph_signature import InputKind
 
 from ..architectures.specification import GraphSpec
 from ..errors import ExportError
 from .arrays import to_torch
 from .calling import substitute
-from .provenance import COMPUTED, Origin, Snapshot, rename_initializers, take_snapshot, trace_origins
+from .opsets import NEWEST_OF_TORCH, raise_opset
+from .provenance import (
+    COMPUTED,
+    Origin,
+    Snapshot,
+    computed,
+    part_merged,
+    rename_initializers,
+    take_snapshot,
+    trace_origins,
+    vanished_parameters,
+)
+from .recipes import Recipe, find_recipe
+from .targets import NATIVE
+from .translations.table import translation_table
+from .translations.unpooling import state_windows
 from .typing_rules import check_types, mend_folded_types
 
 Translations = Mapping[Callable[..., Any], Callable[..., Any]]
@@ -41,15 +57,19 @@ class Trace:
         parameters: names of the module's parameters and buffers.
         dims: by input and output, every dim as the graph has it: a size or a symbol.
         remark: why the graph is not optimised; "" if it is.
+        recipes: how initializers that were computed at export are computed from parameters, where that is known.
+        vanished: parameters that the graph used before it was optimised and does not need for the values they have.
     """
 
-    program: torch.export.ExportedProgram
+    program: torch.export.ExportedProgram | None
     traced: Mapping[str, str]
     places: Mapping[str, str]
     origins: Mapping[str, Origin]
     parameters: tuple[str, ...]
     dims: Mapping[str, tuple[int | str, ...]]
     remark: str = ""
+    recipes: Mapping[str, Recipe | None] = field(default_factory=dict)
+    vanished: tuple[str, ...] = ()
 
     @property
     def rounded(self) -> frozenset[str]:
@@ -65,19 +85,27 @@ class Trace:
 
 @dataclass(frozen=True)
 class Translation:
-    """A translated graph, ready to be written, and its trace."""
+    """A translated graph, ready to be written, and its trace.
+
+    Attributes:
+        model: the graph.
+        trace: what ties it to the module.
+        recipes: content of `recipes.onnx`, where it is there already; None where the trace's recipes are to be tried.
+    """
 
     model: ir.Model
     trace: Trace
+    recipes: bytes | None = None
 
 
-def translate(
+def translate(  # noqa: PLR0913 - what a user may ask for
     module: nn.Module,
     spec: GraphSpec,
     feeds: Mapping[str, np.ndarray],
     *,
     opset: int,
     translations: Translations | None = None,
+    unpool: str = NATIVE,
 ) -> Translation:
     """Translate `module`, called as `spec` says, to ONNX.
 
@@ -86,7 +114,8 @@ def translate(
         spec: its inputs, outputs and axes; axes with `dynamic` become symbols where the module allows it.
         feeds: example inputs; dynamic dims differ from 0 and 1, which tracing takes for constants.
         opset: version of ai.onnx.
-        translations: onnxscript functions by PyTorch operator, in place of the exporter's own.
+        translations: onnxscript functions by PyTorch operator, before our own and those of torch.onnx.
+        unpool: "native" (`MaxUnpool`) or "scatter" (for runtimes that have none).
 
     Returns:
         The graph, optimised; as it was translated where onnxscript's optimiser fails on it (it is then said so).
@@ -95,6 +124,8 @@ def translate(
         ExportError: the module cannot be traced or translated, or not to this opset.
     """
     traced = _trace(module, spec, feeds)
+    with _translating(f"{spec.name}: the traced module cannot be prepared for opset {opset}"), torch.no_grad():
+        traced = _prepared(traced, opset, unpool)
     program = _convert(spec, traced, opset, translations)
     before = take_snapshot(program.model.graph)
     try:
@@ -121,19 +152,38 @@ def _trace(module: nn.Module, spec: GraphSpec, feeds: Mapping[str, np.ndarray]) 
         return torch.export.export(module, args, kwargs, dynamic_shapes=nest, strict=False)
 
 
+def _prepared(traced: torch.export.ExportedProgram, opset: int, unpool: str) -> torch.export.ExportedProgram:
+    """The traced program with operators of ONNX itself (`torch.onnx.ops`) decomposed where `opset` has them not yet."""
+    targets = {node.target for node in traced.graph.nodes if isinstance(node.target, torch._ops.OpOverload)}
+    newer = {target for target in targets if _since(target) > opset}
+    if newer:
+        table = {target: body for target, body in torch.onnx.ops.aten_decompositions().items() if target in newer}
+        traced = traced.run_decompositions(table)
+    state_windows(traced, unpool)
+    return traced
+
+
+def _since(target: torch._ops.OpOverload) -> int:
+    """The opset of an operator of ONNX itself, `onnx::RotaryEmbedding.opset23`; 0 of any other."""
+    name, _, opset = target.name().partition(".opset")
+    return int(opset) if name.startswith("onnx::") and opset.isdecimal() else 0
+
+
 def _convert(
     spec: GraphSpec, traced: torch.export.ExportedProgram, opset: int, translations: Translations | None
 ) -> torch.onnx.ONNXProgram:
-    table: Any = None if translations is None else dict(translations)
+    table: Any = {**translation_table(opset), **(translations or {})}
+    made = min(opset, NEWEST_OF_TORCH)
     with _translating(f"{spec.name}: torch.onnx cannot translate the traced module to opset {opset}"), torch.no_grad():
         program = torch.onnx.export(
-            traced, (), opset_version=opset, dynamo=True, optimize=False, verbose=False, custom_translation_table=table
+            traced, (), opset_version=made, dynamo=True, optimize=False, verbose=False, custom_translation_table=table
         )
     if program is None or program.exported_program is None:
         raise ExportError(f"{spec.name}: torch.onnx returned no program")
     actual = program.model.graph.opset_imports.get("")
-    if actual != opset:
+    if actual != made:
         raise ExportError(f"{spec.name}: opset {opset} was asked for, torch.onnx made {actual}")
+    raise_opset(program.model, opset)
     return program
 
 
@@ -167,7 +217,12 @@ def _finish(spec: GraphSpec, program: torch.onnx.ONNXProgram, before: Snapshot, 
     if exported is None:
         raise ExportError(f"{spec.name}: torch.onnx returned no program")
     traced_names = {node.name for node in exported.graph.nodes}
+    kinds = (InputKind.PARAMETER, InputKind.BUFFER)
+    state = frozenset(str(item.target) for item in exported.graph_signature.input_specs if item.kind in kinds)
+    part_merged(model.graph, before)
     origins = trace_origins(model.graph, before)
+    found = {model.graph.initializers[name]: name for name in computed(origins)}
+    recipes = {value: find_recipe(value, before, state) for value in found}
     mend_folded_types(model.graph, origins, opset)
     origins = rename_initializers(model.graph, origins)
     traced = _rename_ports(spec, model.graph, traced_names)
@@ -177,7 +232,9 @@ def _finish(spec: GraphSpec, program: torch.onnx.ONNXProgram, before: Snapshot, 
     _strip(model, spec.name)
     parameters = tuple(sorted(str(spec.target) for spec in exported.graph_signature.input_specs if spec.target))
     dims = {value.name or "": _dims(value) for value in (*model.graph.inputs, *model.graph.outputs)}
-    return Translation(model, Trace(exported, traced, places, origins, parameters, dims, remark))
+    named = {value.name or "": recipe for value, recipe in recipes.items() if recipe is not None}
+    vanished = vanished_parameters(before.used() & state, origins)
+    return Translation(model, Trace(exported, traced, places, origins, parameters, dims, remark, named, vanished))
 
 
 def _rename_ports(spec: GraphSpec, graph: ir.Graph, traced_names: set[str]) -> dict[str, str]:

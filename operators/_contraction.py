@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from .mapped import give_back_array
 from .parallel import for_each
 from .scale import Array
 
@@ -96,6 +97,7 @@ def _blockwise(a: Array, b: Array, passes: Sequence[Pass]) -> list[Array]:
         part = b[:, start : start + step]
         for p, x, y in zip(passes, left, out, strict=True):
             y[..., start : start + step] = x @ p.of(part)
+        give_back_array(part)
 
     for_each(block, range(0, columns, step))
     return out
@@ -135,5 +137,10 @@ def _no_underflow(operands: Sequence[Array]) -> bool:
 def _smallest(x: Array) -> float:
     """The smallest size of a nonzero element, at most 1; read in blocks, as the elements lie."""
     flat = x.ravel(order="K")
-    blocks = (np.abs(flat[start : start + BLOCK_ELEMENTS]) for start in range(0, flat.size, BLOCK_ELEMENTS))
-    return min((float(block[block != 0].min(initial=1.0)) for block in blocks), default=1.0)
+    found = 1.0
+    for start in range(0, flat.size, BLOCK_ELEMENTS):
+        block = flat[start : start + BLOCK_ELEMENTS]
+        sizes = np.abs(block)
+        found = min(found, float(sizes[sizes != 0].min(initial=1.0)))
+        give_back_array(block)
+    return found

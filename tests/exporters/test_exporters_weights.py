@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import pickle
 
@@ -35,14 +36,15 @@ def test_checkpoint_becomes_the_models_weights(tmp_path, suffix):
     bundle = export_architecture("vgg16", tmp_path, preset="tiny", weights=path)
     stored = {t.name: numpy_helper.to_array(t) for t in onnx.load(bundle.path / "model.onnx").graph.initializer}
     assert all(np.array_equal(stored[key], value.numpy()) for key, value in state.items())
-    assert bundle.manifest["weights"] == {"file": path.name, "layout": "torchvision"}
+    digest = {path.name: hashlib.sha256(path.read_bytes()).hexdigest()}
+    assert bundle.manifest["weights"] == {"file": path.name, "layout": "torchvision", "sha256": digest}
 
 
 @pytest.mark.parametrize("nested", ["state_dict", "model"])
 def test_nested_state_dict_of_a_training_script_is_found(tmp_path, nested):
     torch.save({"epoch": 3, nested: tiny_state("mlp")}, tmp_path / "c.pt")
     module = find_architecture("mlp").build(find_architecture("mlp").config("tiny"))
-    assert load_weights(module, tmp_path / "c.pt", (PLAIN,)) == "onnx-arch"
+    assert load_weights(module, tmp_path / "c.pt", (PLAIN,)).layout.name == "onnx-arch"
     assert torch.equal(module.hidden.weight, tiny_state("mlp")["hidden.weight"])
 
 
@@ -51,7 +53,7 @@ def test_old_checkpoint_without_batch_counters_fits(tmp_path):
     save_file(state, tmp_path / "c.safetensors")
     entry = find_architecture("resnet18")
     module = entry.build(entry.config("tiny"))
-    assert load_weights(module, tmp_path / "c.safetensors", entry.checkpoints) == "torchvision"
+    assert load_weights(module, tmp_path / "c.safetensors", entry.checkpoints).layout.name == "torchvision"
     assert torch.equal(module.bn1.running_var, state["bn1.running_var"])
 
 
@@ -119,9 +121,9 @@ def write_lying_safetensors(path):
         ("c.pt", write_numbers, "no state dict: epoch, lr hold no tensor"),
         ("c.safetensors", write_text, "not a safetensors file"),
         ("c.safetensors", write_lying_safetensors, "not a safetensors file"),
-        ("c.npz", write_text, "unknown kind '.npz'; allowed are .safetensors, .pt, .pth, .bin"),
+        ("c.npz", write_text, "unknown kind '.npz'; allowed are .safetensors, .pt, .pth, .bin, .ckpt"),
         ("c.pt", lambda path: None, "no such file"),
-        ("c.pt", lambda path: path.mkdir(), "no such file"),
+        ("c.pt", lambda path: path.mkdir(), "a folder without weights"),
     ],
 )
 def test_file_that_is_no_checkpoint_is_refused(tmp_path, name, write, message):
@@ -152,14 +154,24 @@ def test_layout_renames_transposes_and_drops(tmp_path):
     }
     save_file(state, tmp_path / "c.safetensors")
     module = Small()
-    assert load_weights(module, tmp_path / "c.safetensors", (PLAIN, HUGGING)) == "huggingface"
+    assert load_weights(module, tmp_path / "c.safetensors", (PLAIN, HUGGING)).layout.name == "huggingface"
     assert torch.equal(module.mlp["hidden"].weight, weight.t())
 
 
-def test_two_keys_that_become_one_are_refused(tmp_path):
-    save_file({"transformer.x": torch.zeros(1), "x": torch.zeros(1)}, tmp_path / "c.safetensors")
-    with pytest.raises(WeightsError, match="two keys of layout huggingface become x"):
+def small_state(**more):
+    state = {"mlp.hidden.weight": torch.ones(2, 3), "mlp.hidden.bias": torch.ones(3)}
+    return {**state, **{key.replace("_at_", "."): value for key, value in more.items()}}
+
+
+def test_two_keys_that_become_one_and_differ_are_refused(tmp_path):
+    save_file(small_state(transformer_at_mlp_at_hidden_at_bias=torch.zeros(3)), tmp_path / "c.safetensors")
+    with pytest.raises(WeightsError, match=r"two keys of it become mlp.hidden.bias and differ: .*transformer\.mlp"):
         load_weights(Small(), tmp_path / "c.safetensors", (HUGGING,))
+
+
+def test_weight_that_is_stored_twice_is_taken_once(tmp_path):
+    save_file(small_state(transformer_at_mlp_at_hidden_at_bias=torch.ones(3)), tmp_path / "c.safetensors")
+    assert load_weights(Small(), tmp_path / "c.safetensors", (HUGGING,)).layout is HUGGING
 
 
 def test_half_precision_checkpoint_is_widened(tmp_path):
