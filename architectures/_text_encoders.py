@@ -19,7 +19,7 @@ from ._sequences import merge_heads, split_heads
 
 @dataclass(frozen=True)
 class ClipTextConfig:
-    """Sizes of CLIP's text encoder; the defaults are those of ViT-L/14."""
+    """Sizes of CLIP's text encoder, and the words around a prompt; the defaults are those of ViT-L/14."""
 
     vocab_size: int = 49408
     num_positions: int = 77
@@ -29,11 +29,17 @@ class ClipTextConfig:
     hidden_dim: int = 3072
     activation: str = "quick_gelu"
     epsilon: float = 1e-5
+    start_token_id: int = 49406
+    end_token_id: int = 49407
+    pad_token_id: int = 49407
 
 
 @dataclass(frozen=True)
 class WordEncoderConfig:
-    """Sizes of latent diffusion's `BERTEmbedder`; the heads' channels are not a division of the embedding's."""
+    """Sizes of latent diffusion's `BERTEmbedder`, and the words around a prompt (BERT's [CLS], [SEP], [PAD]).
+
+    The heads' channels are not a division of the embedding's.
+    """
 
     vocab_size: int = 30522
     num_positions: int = 77
@@ -43,6 +49,9 @@ class WordEncoderConfig:
     head_dim: int = 64
     hidden_dim: int = 5120
     epsilon: float = 1e-5
+    start_token_id: int = 101
+    end_token_id: int = 102
+    pad_token_id: int = 0
 
 
 class Attention(nn.Module):

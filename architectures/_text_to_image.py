@@ -6,24 +6,42 @@ Salimans, https://arxiv.org/abs/2207.12598 (classifier-free guidance).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 
 import torch
 from torch import Tensor, nn
 
 from ._autoencoder import Autoencoder, AutoencoderConfig
 from ._noise_unet import NoiseUNet, UNetConfig
-from ._schedule import NoiseSchedule
-from .specification import Axis, GraphSpec, Port
+from ._schedule import LATENT_SCHEDULE, NoiseSchedule
+from ._text_encoders import ClipTextConfig, WordEncoderConfig
+from .specification import Axis, GraphSpec, PictureGeneration, Port
+
+
+Prompt = ClipTextConfig | WordEncoderConfig
+
+DEFAULT_STEPS = 50
 
 
 @dataclass(frozen=True)
-class Prompt:
-    """What the graphs need to know of the text encoder."""
+class TextToImageConfig:
+    """Sizes of the U-Net and the autoencoder, the schedule, and the scale of the latents.
 
-    vocab_size: int
-    num_positions: int
-    embed_dim: int
+    Attributes:
+        unet: estimates noise.
+        vae: between pictures and latents.
+        schedule: of the noise.
+        latent_scale: what latents are multiplied with, so that their variance is about one.
+        guidance_scale: how strongly pictures follow their prompts, unless asked otherwise.
+        latent_size: height and width of a latent, unless asked otherwise.
+    """
+
+    unet: UNetConfig = field(default_factory=UNetConfig)
+    vae: AutoencoderConfig = field(default_factory=AutoencoderConfig)
+    schedule: NoiseSchedule = LATENT_SCHEDULE
+    latent_scale: float = 0.18215
+    guidance_scale: float = 7.5
+    latent_size: int = 64
 
 
 class TextToImage(nn.Module):
@@ -31,30 +49,25 @@ class TextToImage(nn.Module):
 
     Args:
         text_encoder: from words to their vectors.
-        unet: config of the U-Net that estimates noise.
-        vae: config of the autoencoder.
-        schedule: of the noise.
-        latent_scale: what latents are multiplied with, so that their variance is about one.
+        config: of the rest.
     """
 
-    def __init__(
-        self,
-        text_encoder: nn.Module,
-        unet: UNetConfig,
-        vae: AutoencoderConfig,
-        schedule: NoiseSchedule,
-        latent_scale: float,
-    ) -> None:
+    def __init__(self, text_encoder: nn.Module, config: TextToImageConfig) -> None:
         super().__init__()
         self.text_encoder = text_encoder
-        self.unet = NoiseUNet(unet)
-        self.vae = Autoencoder(vae)
-        self.schedule = schedule
-        self.latent_scale = latent_scale
-        self.signal = torch.from_numpy(schedule.signal()).float()
+        self.unet = NoiseUNet(config.unet)
+        self.vae = Autoencoder(config.vae)
+        self.schedule = config.schedule
+        self.latent_scale = config.latent_scale
+        self.signal = torch.from_numpy(config.schedule.signal()).float()
 
     def forward(
-        self, input_ids: Tensor, negative_input_ids: Tensor, latent: Tensor, num_steps: int, guidance_scale: float
+        self,
+        input_ids: Tensor,
+        negative_input_ids: Tensor,
+        latent: Tensor,
+        num_steps: Tensor | int,
+        guidance_scale: Tensor | float,
     ) -> Tensor:
         """Subtract estimated noise, step by step, and decode.
 
@@ -69,12 +82,12 @@ class TextToImage(nn.Module):
             Pictures (B, 3, f h, f w) in [0, 1].
         """
         words = self.text_encoder(torch.cat([negative_input_ids, input_ids]))  # (2 B, T, C)
-        for step, before in self.schedule.timesteps(num_steps):
+        for step, before in self.schedule.timesteps(int(num_steps)):
             noise = self.estimate(latent, step, words, guidance_scale)
             latent = ddim_step(latent, noise, self.signal[step], self.signal[max(before, 0)])
         return (self.vae.decode(latent / self.latent_scale) / 2 + 0.5).clamp(0, 1)
 
-    def estimate(self, latent: Tensor, step: int, words: Tensor, guidance_scale: float) -> Tensor:
+    def estimate(self, latent: Tensor, step: int, words: Tensor, guidance_scale: Tensor | float) -> Tensor:
         """The noise in a latent, guided away from the negative prompt: (B, C, h, w), (2 B, T, C) -> (B, C, h, w)."""
         both = torch.cat([latent, latent])  # (2 B, C, h, w)
         timestep = torch.full((len(both),), step, device=latent.device)
@@ -167,4 +180,23 @@ def _vae_graphs(vae: AutoencoderConfig) -> tuple[GraphSpec, GraphSpec]:
     return (
         GraphSpec("vae_encoder", (picture,), (coded,), encoder_axes, part=lambda model: Encoding(model.vae)),
         GraphSpec("vae_decoder", (latent,), (decoded,), decoder_axes, part=lambda model: Decoding(model.vae)),
+    )
+
+
+def picture_generation(prompt: Prompt, config: TextToImageConfig) -> PictureGeneration:
+    """How these graphs make pictures."""
+    return PictureGeneration(
+        "ddim",
+        DEFAULT_STEPS,
+        config.unet.in_channels,
+        config.latent_size,
+        config.vae.factor,
+        asdict(config.schedule),
+        config.latent_scale,
+        config.guidance_scale,
+        prompt.num_positions,
+        prompt.vocab_size,
+        prompt.start_token_id,
+        prompt.end_token_id,
+        prompt.pad_token_id,
     )

@@ -7,7 +7,7 @@ the CIFAR-10 network of appendix B (35.7 million parameters). Keys are those of 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
@@ -18,7 +18,7 @@ from ._diffusers_config import noise_schedule, part, unet_config
 from ._noise_unet import NoiseUNet, UNetConfig
 from ._schedule import NoiseSchedule
 from .registry import architecture
-from .specification import PLAIN, Axis, CheckpointLayout, GraphSpec, Port
+from .specification import PLAIN, Axis, CheckpointLayout, GraphSpec, PictureGeneration, Port
 
 CIFAR10_UNET = UNetConfig(
     in_channels=3,
@@ -160,6 +160,14 @@ def ddpm_graphs(config: DDPMConfig) -> tuple[GraphSpec, ...]:
     )
 
 
+def ddpm_generation(config: DDPMConfig) -> PictureGeneration:
+    """Pictures of pure noise, by all steps."""
+    schedule = config.schedule
+    return PictureGeneration(
+        "ddpm", schedule.num_train_steps, config.unet.in_channels, config.image_size, 1, asdict(schedule)
+    )
+
+
 def ddpm_config(content: Mapping[str, Any]) -> DDPMConfig:
     """The config of a diffusers folder, or of the `config.json` of a `UNet2DModel` alone.
 
@@ -201,6 +209,7 @@ UNET_ALONE = CheckpointLayout("diffusers", ((r"^", "unet."), *OLD_ATTENTION), re
     parameters=35_746_307,
     checkpoints=(UNET_ALONE, PLAIN),
     from_pretrained_config=ddpm_config,
+    generation=ddpm_generation,
 )
 def build_ddpm(config: DDPMConfig) -> DDPM:
     """The module of a config."""

@@ -17,30 +17,22 @@ from ._diffusers_config import autoencoder_config, noise_schedule, part, refuse,
 from ._noise_unet import UNetConfig
 from ._schedule import LATENT_SCHEDULE, NoiseSchedule
 from ._text_encoders import WordEncoder, WordEncoderConfig
-from ._text_to_image import Prompt, TextToImage, component_graphs
+from ._text_to_image import TextToImage, TextToImageConfig, component_graphs, picture_generation
 from .registry import architecture
-from .specification import PLAIN, CheckpointLayout, GraphSpec
+from .specification import PLAIN, CheckpointLayout, GraphSpec, PictureGeneration
 
 
 @dataclass(frozen=True)
-class LatentDiffusionConfig:
-    """Sizes of the three networks, the schedule, and the scale of the latents."""
+class LatentDiffusionConfig(TextToImageConfig):
+    """Sizes of the text encoder and of the rest."""
 
-    text: WordEncoderConfig = field(default_factory=WordEncoderConfig)
     unet: UNetConfig = field(default_factory=lambda: UNetConfig(context_channels=1280))
-    vae: AutoencoderConfig = field(default_factory=AutoencoderConfig)
-    schedule: NoiseSchedule = LATENT_SCHEDULE
-    latent_scale: float = 0.18215
     guidance_scale: float = 5.0
-
-    @property
-    def prompt(self) -> Prompt:
-        """What the graphs need to know of the text encoder."""
-        return Prompt(self.text.vocab_size, self.text.num_positions, self.text.embed_dim)
+    latent_size: int = 32
+    text: WordEncoderConfig = field(default_factory=WordEncoderConfig)
 
 
 TEXT2IMG256 = LatentDiffusionConfig(
-    WordEncoderConfig(embed_dim=640, hidden_dim=2560),
     UNetConfig(
         in_channels=3,
         out_channels=3,
@@ -52,13 +44,24 @@ TEXT2IMG256 = LatentDiffusionConfig(
     AutoencoderConfig(channels=(128, 256, 512), latent_channels=3, num_codes=8192),
     NoiseSchedule(beta_start=0.0015, beta_end=0.0195, kind="scaled_linear", steps_offset=1),
     latent_scale=1.0,
+    latent_size=64,
+    text=WordEncoderConfig(embed_dim=640, hidden_dim=2560),
 )
 """32 channels a head; the first level does not attend; latents are pixels of a codebook."""
 
+TINY_WORDS = WordEncoderConfig(
+    vocab_size=31,
+    num_positions=12,
+    embed_dim=12,
+    num_layers=2,
+    num_heads=2,
+    head_dim=4,
+    hidden_dim=24,
+    start_token_id=29,
+    end_token_id=30,
+)
+
 TINY = LatentDiffusionConfig(
-    WordEncoderConfig(
-        vocab_size=31, num_positions=12, embed_dim=12, num_layers=2, num_heads=2, head_dim=4, hidden_dim=24
-    ),
     UNetConfig(
         channels=(8, 16),
         attention=(True, False),
@@ -68,10 +71,11 @@ TINY = LatentDiffusionConfig(
         num_groups=4,
     ),
     AutoencoderConfig(channels=(8, 16), layers_per_block=1, num_groups=4),
+    latent_size=8,
+    text=TINY_WORDS,
 )
 
 TINY256 = LatentDiffusionConfig(
-    TINY.text,
     UNetConfig(
         in_channels=3,
         out_channels=3,
@@ -85,12 +89,19 @@ TINY256 = LatentDiffusionConfig(
     AutoencoderConfig(channels=(8, 16), latent_channels=3, num_codes=20, layers_per_block=1, num_groups=4),
     TEXT2IMG256.schedule,
     latent_scale=1.0,
+    latent_size=8,
+    text=TINY_WORDS,
 )
 
 
 def latent_diffusion_graphs(config: LatentDiffusionConfig) -> tuple[GraphSpec, ...]:
     """Text encoder, U-Net, and the autoencoder's two sides."""
-    return component_graphs(config.prompt, config.unet, config.vae)
+    return component_graphs(config.text, config.unet, config.vae)
+
+
+def latent_diffusion_generation(config: LatentDiffusionConfig) -> PictureGeneration:
+    """The prompt's picture."""
+    return picture_generation(config.text, config)
 
 
 def latent_diffusion_config(content: Mapping[str, Any]) -> LatentDiffusionConfig:
@@ -112,11 +123,12 @@ def latent_diffusion_config(content: Mapping[str, Any]) -> LatentDiffusionConfig
     )
     vae = part(content, "vqvae" if "vqvae" in content else "vae")
     return LatentDiffusionConfig(
-        words,
         unet_config(part(content, "unet")),
         autoencoder_config(vae),
         noise_schedule(content.get("scheduler", {}), LATENT_SCHEDULE),
         vae.get("scaling_factor", 0.18215),
+        latent_size=content["unet"].get("sample_size") or 32,
+        text=words,
     )
 
 
@@ -163,7 +175,8 @@ def _compvis(name: str, config: LatentDiffusionConfig) -> CheckpointLayout:
         PLAIN,
     ),
     from_pretrained_config=latent_diffusion_config,
+    generation=latent_diffusion_generation,
 )
 def build_latent_diffusion(config: LatentDiffusionConfig) -> TextToImage:
     """The module of a config."""
-    return TextToImage(WordEncoder(config.text), config.unet, config.vae, config.schedule, config.latent_scale)
+    return TextToImage(WordEncoder(config.text), config)

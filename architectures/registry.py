@@ -19,12 +19,13 @@ from types import MappingProxyType
 from typing import Any
 
 from ..errors import DuplicateEntryError, InvalidArgumentError, UnknownEntryError
-from .specification import PLAIN, CheckpointLayout, GraphSpec, TextGeneration
+from .specification import PLAIN, CheckpointLayout, GraphSpec, PictureGeneration, TextGeneration
 
 PUBLISHED = "published"
 TINY = "tiny"
 
 PretrainedConfig = Callable[[Mapping[str, Any]], Any]
+Generation = Callable[[Any], TextGeneration | PictureGeneration]
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,8 @@ class Architecture:
             Of a diffusers folder it is given the configs by sub-folder, {"unet": {…}, "vae": {…}, "text_encoder": {…},
             "scheduler": {…}}: `config.json`, for the scheduler `scheduler_config.json`; and "model_index" where there
             is a `model_index.json`.
-        generation: from a config to how the architecture appends words to its output; None where it does not.
+        generation: from a config to how the architecture appends words to its output or makes pictures of noise; None
+            where it does neither.
     """
 
     name: str
@@ -74,7 +76,7 @@ class Architecture:
     parameters: int
     checkpoints: tuple[CheckpointLayout, ...] = (PLAIN,)
     from_pretrained_config: PretrainedConfig | None = None
-    generation: Callable[[Any], TextGeneration] | None = None
+    generation: Generation | None = None
 
     def config(self, preset: str) -> Any:
         """The config of a preset.
@@ -99,7 +101,7 @@ def architecture(  # noqa: PLR0913 - an entry states six facts
     parameters: int,
     checkpoints: tuple[CheckpointLayout, ...] = (PLAIN,),
     from_pretrained_config: PretrainedConfig | None = None,
-    generation: Callable[[Any], TextGeneration] | None = None,
+    generation: Generation | None = None,
 ) -> Callable[[Callable[[Any], Any]], Callable[[Any], Any]]:
     """Register the decorated function, which builds the module of a config.
 
@@ -111,7 +113,7 @@ def architecture(  # noqa: PLR0913 - an entry states six facts
         parameters: number of parameters at published size.
         checkpoints: layouts of checkpoints that can be loaded.
         from_pretrained_config: from the content of a `config.json` to a config; see `Architecture`.
-        generation: from a config to how words are appended to the output.
+        generation: from a config to how words are appended to the output, or pictures made of noise.
 
     Raises:
         DuplicateEntryError: the name is registered already.

@@ -213,6 +213,44 @@ class TextGeneration:
 
 
 @dataclass(frozen=True)
+class PictureGeneration:
+    """How noise becomes pictures, step by step: the graph `unet` estimates it.
+
+    With prompts, the graph `text_encoder` reads them; where diffusion works on latents, `vae_decoder` makes pictures of
+    them; the sampler "ddpm" takes its steps by the graph `backward_step`.
+
+    Attributes:
+        sampler: "ddim", or "ddpm", which adds noise in every step.
+        num_steps: that are taken unless others are asked for.
+        channels: of what is denoised.
+        size: of what is denoised, in height and width, unless another is asked for.
+        factor: how many times larger the picture is.
+        schedule: of the noise, the fields of a `NoiseSchedule`.
+        latent_scale: what latents were multiplied with.
+        guidance_scale: unless another is asked for.
+        num_positions: what prompts are padded to; 0 where there are none.
+        vocab_size: of the prompts' words.
+        start_token_id: the first word of every prompt.
+        end_token_id: the last.
+        pad_token_id: what stands behind it.
+    """
+
+    sampler: str
+    num_steps: int
+    channels: int
+    size: int
+    factor: int
+    schedule: Mapping[str, Any]
+    latent_scale: float = 1.0
+    guidance_scale: float = 1.0
+    num_positions: int = 0
+    vocab_size: int = 0
+    start_token_id: int = 0
+    end_token_id: int = 0
+    pad_token_id: int = 0
+
+
+@dataclass(frozen=True)
 class CheckpointLayout:
     """How the keys of a published checkpoint become the module's own, and how they are written back.
 

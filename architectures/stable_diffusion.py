@@ -16,43 +16,53 @@ from ._autoencoder import AutoencoderConfig
 from ._compvis import compvis_layout, diffusers_layout
 from ._diffusers_config import autoencoder_config, noise_schedule, part, unet_config
 from ._noise_unet import UNetConfig
-from ._schedule import LATENT_SCHEDULE, NoiseSchedule
+from ._schedule import LATENT_SCHEDULE
 from ._text_encoders import ClipTextConfig, ClipTextEncoder
-from ._text_to_image import Prompt, TextToImage, component_graphs
+from ._text_to_image import TextToImage, TextToImageConfig, component_graphs, picture_generation
 from .registry import architecture
-from .specification import PLAIN, GraphSpec
+from .specification import PLAIN, CheckpointLayout, GraphSpec, PictureGeneration
 
 
 @dataclass(frozen=True)
-class StableDiffusionConfig:
-    """Sizes of the three networks, the schedule, and the scale of the latents."""
+class StableDiffusionConfig(TextToImageConfig):
+    """Sizes of the text encoder and of the rest."""
 
     text: ClipTextConfig = field(default_factory=ClipTextConfig)
-    unet: UNetConfig = field(default_factory=UNetConfig)
-    vae: AutoencoderConfig = field(default_factory=AutoencoderConfig)
-    schedule: NoiseSchedule = LATENT_SCHEDULE
-    latent_scale: float = 0.18215
-    guidance_scale: float = 7.5
-
-    @property
-    def prompt(self) -> Prompt:
-        """What the graphs need to know of the text encoder."""
-        return Prompt(self.text.vocab_size, self.text.num_positions, self.text.embed_dim)
 
 
-TINY_UNET = UNetConfig(
-    channels=(8, 16), attention=(True, False), num_heads=(2, 2), context_channels=12, layers_per_block=1, num_groups=4
-)
 TINY = StableDiffusionConfig(
-    ClipTextConfig(vocab_size=31, num_positions=12, embed_dim=12, num_layers=2, num_heads=2, hidden_dim=24),
-    TINY_UNET,
+    UNetConfig(
+        channels=(8, 16),
+        attention=(True, False),
+        num_heads=(2, 2),
+        context_channels=12,
+        layers_per_block=1,
+        num_groups=4,
+    ),
     AutoencoderConfig(channels=(8, 16), layers_per_block=1, num_groups=4),
+    latent_size=8,
+    text=ClipTextConfig(
+        vocab_size=31,
+        num_positions=12,
+        embed_dim=12,
+        num_layers=2,
+        num_heads=2,
+        hidden_dim=24,
+        start_token_id=29,
+        end_token_id=30,
+        pad_token_id=30,
+    ),
 )
 
 
 def stable_diffusion_graphs(config: StableDiffusionConfig) -> tuple[GraphSpec, ...]:
     """Text encoder, U-Net, and the autoencoder's two sides."""
-    return component_graphs(config.prompt, config.unet, config.vae)
+    return component_graphs(config.text, config.unet, config.vae)
+
+
+def stable_diffusion_generation(config: StableDiffusionConfig) -> PictureGeneration:
+    """The prompt's picture."""
+    return picture_generation(config.text, config)
 
 
 def stable_diffusion_config(content: Mapping[str, Any]) -> StableDiffusionConfig:
@@ -74,11 +84,12 @@ def stable_diffusion_config(content: Mapping[str, Any]) -> StableDiffusionConfig
         epsilon=text.get("layer_norm_eps", 1e-5),
     )
     return StableDiffusionConfig(
-        clip,
         unet_config(part(content, "unet")),
         autoencoder_config(vae),
         noise_schedule(content.get("scheduler", {}), LATENT_SCHEDULE),
         vae.get("scaling_factor", 0.18215),
+        latent_size=content["unet"].get("sample_size") or 64,
+        text=clip,
     )
 
 
@@ -94,7 +105,7 @@ DIFFUSERS = diffusers_layout(
 )
 
 
-def _compvis(name: str, config: StableDiffusionConfig):
+def _compvis(name: str, config: StableDiffusionConfig) -> CheckpointLayout:
     text = tuple((f"text_model.{key}", key) for key in ("embeddings", "encoder", "final_layer_norm"))
     return compvis_layout(name, config.unet, config.vae, text)
 
@@ -107,7 +118,8 @@ def _compvis(name: str, config: StableDiffusionConfig):
     parameters=1_066_235_307,
     checkpoints=(DIFFUSERS, _compvis("compvis", StableDiffusionConfig()), _compvis("compvis (tiny)", TINY), PLAIN),
     from_pretrained_config=stable_diffusion_config,
+    generation=stable_diffusion_generation,
 )
 def build_stable_diffusion(config: StableDiffusionConfig) -> TextToImage:
     """The module of a config."""
-    return TextToImage(ClipTextEncoder(config.text), config.unet, config.vae, config.schedule, config.latent_scale)
+    return TextToImage(ClipTextEncoder(config.text), config)

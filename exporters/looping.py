@@ -178,16 +178,16 @@ def generation_model(
     Raises:
         ExportError: the decoder's graph has no cache, or an input that the loop cannot give.
     """
-    decoder = _part(bundle, files[generation.decoder], "decoder/")
+    decoder = read_part(bundle, files[generation.decoder], "decoder/")
     weights = Weights(bundle)
     nodes: list[onnx.NodeProto] = []
     states: dict[str, str] = {"encoder_attention_mask": "attention_mask"}
     names: dict[str, dict[str, str]] = {}
     if generation.encoder:
-        encoder = _part(bundle, files[generation.encoder], "encoder/")
+        encoder = read_part(bundle, files[generation.encoder], "encoder/")
         names[generation.encoder] = weights.add(encoder)
         own = {value.name: value.name for value in encoder.graph.input}
-        nodes += _renamed(encoder, names[generation.encoder] | own)
+        nodes += renamed_nodes(encoder, names[generation.encoder] | own)
         states |= {_as_past(v.name): f"encoder/{v.name}" for v in encoder.graph.output if v.name.startswith(PRESENT)}
     start = STARTED.format(start_token_id=generation.start_token_id) if generation.encoder else CONTINUED
     limited = generation.longest is not None
@@ -200,7 +200,8 @@ def generation_model(
     return _model(decoder.model, nodes, weights.tensors.values()), names
 
 
-def _part(bundle: Path, file: str, prefix: str) -> Part:
+def read_part(bundle: Path, file: str, prefix: str) -> Part:
+    """One graph of a bundle, with a prefix for its names in the whole."""
     model = onnx.load(bundle / file, load_external_data=False)
     folder = file.rpartition("/")[0]
     return Part(model, f"{folder}/" if folder else "", prefix)
@@ -210,7 +211,7 @@ def _as_past(name: str) -> str:
     return PAST + name.removeprefix(PRESENT)
 
 
-def _renamed(part: Part, known: Mapping[str, str]) -> list[onnx.NodeProto]:
+def renamed_nodes(part: Part, known: Mapping[str, str]) -> list[onnx.NodeProto]:
     """The part's nodes with its prefix before their names and values, but for those that are known outside."""
     nodes = []
     for node in part.graph.node:
@@ -284,7 +285,7 @@ class _Loop:
         known = {**mine, **known} | {name: name for name in self.caches} | {"logits": "logits"}
         known |= {value.name: value.name for value in self.decoder.graph.output}
         body.node.extend(parse_nodes("uniform = Gather <axis = 0> (uniforms, iteration)", "random/row"))
-        body.node.extend([*_renamed(self.decoder, known), *choosing_nodes(), *self._appended()])
+        body.node.extend([*renamed_nodes(self.decoder, known), *choosing_nodes(), *self._appended()])
         presents = [name.replace(PAST, PRESENT, 1) for name in self.caches]
         grown = ["longer_mask", "next_positions"] if self.grows else []
         results = ["longer", "next_ids", "ended", *grown, *presents]

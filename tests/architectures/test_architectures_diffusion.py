@@ -263,7 +263,11 @@ def test_stable_diffusion_folder_gives_the_published_config():
 def test_latent_diffusion_folder_gives_the_published_config():
     bert = {"model_type": "ldmbert", "d_model": 1280, "encoder_layers": 32, "encoder_attention_heads": 8,
             "encoder_ffn_dim": 5120, "head_dim": 64, "vocab_size": 30522, "activation_function": "gelu"}  # fmt: skip
-    folder = {"bert": bert, "unet": {**SD_FOLDER["unet"], "cross_attention_dim": 1280}, "vqvae": SD_FOLDER["vae"]}
+    folder = {
+        "bert": bert,
+        "unet": {**SD_FOLDER["unet"], "cross_attention_dim": 1280, "sample_size": 32},
+        "vqvae": SD_FOLDER["vae"],
+    }
     entry = find_architecture("latent-diffusion")
     assert entry.from_pretrained_config(folder) == entry.config("published")
 
