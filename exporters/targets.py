@@ -14,12 +14,17 @@ DTYPES = ("float32", "float16", "bfloat16", "float64")
 """Floating-point types that a module can be exported in."""
 
 OLDEST_OPSET = 18
-NEWEST_OPSET = 25
-"""torch.onnx has translations of its own for these; outside it keeps another opset in silence."""
+NEWEST_OPSET = 28
+"""ONNX Runtime 1.32 loads up to this one; torch.onnx makes up to 25, from which `opsets.raise_opset` goes on."""
 
 DEFAULT_OPSET = 20
 """The first opset with `Gelu`, and read by every ONNX Runtime since 1.17. From 23 on attention becomes one `Attention`
 node, which on ONNX Runtime's CPU was measured slower than the decomposed form: nobody gets it without asking."""
+
+NATIVE = "native"
+SCATTER = "scatter"
+UNPOOLS = (NATIVE, SCATTER)
+"""What unpooling becomes: `MaxUnpool`, or a scatter for runtimes that have none (ONNX Runtime on CUDA)."""
 
 
 def numpy_dtype(name: str) -> np.dtype[Any]:
@@ -69,13 +74,15 @@ def check_names(subjects: Sequence[str]) -> None:
         raise InvalidArgumentError(f"{' and '.join(subjects)} would both be written to {twice[0]}; export them apart")
 
 
-def check_target(dtype: str | None, opset: int | None) -> None:
-    """Refuse a type or opset that a module cannot be exported to; None leaves the choice open.
+def check_target(dtype: str | None, opset: int | None, unpool: str = NATIVE) -> None:
+    """Refuse a type, opset or form that a module cannot be exported to; None leaves the choice open.
 
     Raises:
-        InvalidArgumentError: not one of `DTYPES`, or an opset out of range.
+        InvalidArgumentError: not one of `DTYPES` or `UNPOOLS`, or an opset out of range.
     """
     if dtype is not None and dtype not in DTYPES:
         raise InvalidArgumentError(f"dtype {dtype!r}; allowed are {', '.join(DTYPES)}")
     if opset is not None and not OLDEST_OPSET <= opset <= NEWEST_OPSET:
         raise InvalidArgumentError(f"opset {opset}; allowed are {OLDEST_OPSET} to {NEWEST_OPSET}")
+    if unpool not in UNPOOLS:
+        raise InvalidArgumentError(f"unpool {unpool!r}; allowed are {', '.join(UNPOOLS)}")

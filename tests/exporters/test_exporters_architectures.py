@@ -254,7 +254,7 @@ def test_external_data_are_beside_the_model_and_read_by_onnxruntime(tiny):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"opset": 17}, "opset 17; allowed are 18 to 25"),
+        ({"opset": 17}, "opset 17; allowed are 18 to 28"),
         ({"dtype": "float8"}, "dtype 'float8'; allowed are float32, float16"),
         ({"dynamic": ["depth"]}, "no axis 'depth'; there are batch, height, width, and none"),
         ({"inputs": ["image=1,3,32:float32"]}, "shape .* the architecture's is"),

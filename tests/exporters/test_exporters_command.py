@@ -82,7 +82,7 @@ def test_what_onnxruntime_cannot_run_is_named_and_is_no_failure(onnx_arch):
         (["export", "mlp", "--preset", "huge"], "no preset 'huge'"),
         (["export", "net.py"], "allowed are an architecture, path/to/file.py:factory"),
         (["export", "no.py:make"], "no.py: no such file"),
-        (["export", "mlp", "--opset", "17"], "opset 17; allowed are 18 to 25"),
+        (["export", "mlp", "--opset", "17"], "opset 17; allowed are 18 to 28"),
         (["export", "mlp", "--dtype", "int8"], "'int8' is not one of"),
         (["export", "mlp", "--weights", "none.pt"], "none.pt: no such file"),
         (["export", "mlp", "attention", "--weights", "c.pt"], "--weights is one checkpoint; 2 names are given"),

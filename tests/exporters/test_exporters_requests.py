@@ -117,7 +117,7 @@ def test_targets_are_checked():
     check_target("bfloat16", 25)
     check_target(None, None)
     assert (default_opset("float32"), default_opset("bfloat16"), default_opset(None)) == (20, 22, 20)
-    for dtype, opset in (("int8", None), (None, 26), (None, 17)):
+    for dtype, opset in (("int8", None), (None, 29), (None, 17)):
         with pytest.raises(InvalidArgumentError):
             check_target(dtype, opset)
 
