@@ -10,6 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import onnx
+from onnx import TensorProto, helper
+
 from ..errors import InvalidInputError, InvalidModelError, OnnxArchError, RuntimeFailure, RuntimeUnavailableError
 from ..graphs.loading import load_model
 from ..graphs.model import Model
@@ -66,9 +69,22 @@ class CaseRunner:
                 self._worker = self.start_worker(self.options)
             return self._worker
 
-    def versions(self) -> dict[str, str]:
-        """Versions of the worker's Python and NumPy."""
-        return dict(self._alive().versions)
+    def probe(self) -> dict[str, str]:
+        """Versions of the runtime, its Python and its NumPy, from loading a model of one node.
+
+        Raises:
+            RuntimeUnavailableError: it cannot be started.
+        """
+        file = self.folder / "probe.onnx"
+        file.write_bytes(_smallest_model().SerializeToString())
+        versions = self._alive().versions
+        try:
+            with self.open_session(file, self.options) as session:
+                return dict(session.info.versions)
+        except RuntimeUnavailableError:
+            raise
+        except RuntimeFailure:
+            return dict(versions)
 
     def judge(self, case: Case) -> NodeResult:
         """The row of a case; whatever happens in the runtime or in the oracle is its outcome.
@@ -130,6 +146,13 @@ class CaseRunner:
         if worker is not None:
             worker.close()
         self._folder.cleanup()
+
+
+def _smallest_model() -> onnx.ModelProto:
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1])
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, [1])
+    graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "probe", [x], [y])
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=7)
 
 
 def row_of(case: Case, outcome: Outcome, message: str = "") -> NodeResult:

@@ -17,10 +17,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import onnx
-from onnx import TensorProto, helper
-
-from ..errors import InvalidArgumentError, RuntimeFailure, RuntimeUnavailableError
+from ..errors import InvalidArgumentError, RuntimeUnavailableError
 from ..runtimes.environment import cores, describe
 from ..runtimes.process import Worker
 from ..runtimes.session import RuntimeOptions
@@ -189,17 +186,7 @@ class _Pool:
         Raises:
             RuntimeUnavailableError: it cannot be started.
         """
-        runner = self._runners[0]
-        file = runner.folder / "probe.onnx"
-        file.write_bytes(_smallest_model().SerializeToString())
-        versions = runner.versions()
-        try:
-            with runner.open_session(file, self.request.options) as session:
-                return dict(session.info.versions)
-        except RuntimeUnavailableError:
-            raise
-        except RuntimeFailure:
-            return versions
+        return self._runners[0].probe()
 
     def rows(self, earlier: Mapping[str, NodeResult]) -> Iterator[NodeResult]:
         """Rows of an earlier run first, then the others as they are judged; ends early once `stop` is set."""
@@ -276,10 +263,3 @@ class _Pool:
 
 _STOP_CHECK_S = 0.2
 _JOIN_LIMIT_S = 10.0
-
-
-def _smallest_model() -> onnx.ModelProto:
-    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1])
-    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, [1])
-    graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "probe", [x], [y])
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=7)

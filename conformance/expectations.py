@@ -37,7 +37,7 @@ class Expectation:
 
     Attributes:
         reason: why it fails.
-        case: pattern of case names; None is any.
+        case: pattern of case names, or several; None is any.
         op: operator, "Conv" or "com.microsoft::Gelu"; None is any.
         runtime: name of the runtime; None is any.
         version: of the runtime, a PEP 440 specifier (">=1.20,<1.33"); None is any.
@@ -49,7 +49,7 @@ class Expectation:
     """
 
     reason: str
-    case: str | None = None
+    case: str | tuple[str, ...] | None = None
     op: str | None = None
     runtime: str | None = None
     version: str | None = None
@@ -62,13 +62,19 @@ class Expectation:
     @property
     def title(self) -> str:
         """How reports call it: "row 3 (op GRU, case test_gru_*)"."""
-        parts = [f"{key} {value}" for key, value in (("op", self.op), ("case", self.case)) if value is not None]
+        shown = self.patterns[0] + ", …" * (len(self.patterns) > 1) if self.patterns else None
+        parts = [f"{key} {value}" for key, value in (("op", self.op), ("case", shown)) if value is not None]
         return f"row {self.row} ({', '.join(parts)})"
+
+    @property
+    def patterns(self) -> tuple[str, ...]:
+        """Patterns of case names; none if any will do."""
+        return () if self.case is None else (self.case,) if isinstance(self.case, str) else self.case
 
     def concerns(self, row: NodeResult) -> bool:
         """Whether the row is about this case, whatever became of it."""
         name = f"{row.domain}::{row.op_type}" if row.domain else row.op_type
-        by_case = self.case is None or fnmatch.fnmatchcase(row.node, self.case)
+        by_case = not self.patterns or any(fnmatch.fnmatchcase(row.node, pattern) for pattern in self.patterns)
         return by_case and (self.op is None or self.op == name)
 
     def explains(self, row: NodeResult) -> bool:
@@ -119,6 +125,16 @@ class Expectations:
             return row
         return dataclasses.replace(row, known=f"{found.reason} {found.link}".strip())
 
+    def contradicted(self, row: NodeResult) -> tuple[Expectation, ...]:
+        """The strict rows that say of a case that passed that it fails."""
+        if row.outcome is not Outcome.PASSED:
+            return ()
+        return tuple(item for item in self.rows if self.is_strict(item) and item.concerns(row))
+
+    def is_strict(self, item: Expectation) -> bool:
+        """Whether a passing case of a row makes the exit status 1."""
+        return self.strict if item.strict is None else item.strict
+
 
 @dataclass(frozen=True)
 class Surprises:
@@ -150,7 +166,7 @@ def surprises(expectations: Expectations, rows: Sequence[NodeResult], *, whole: 
         names = tuple(row.node for row in rows if row.outcome is Outcome.PASSED and item.concerns(row))
         if names:
             passing[item.title] = names
-            strict |= expectations.strict if item.strict is None else item.strict
+            strict |= expectations.is_strict(item)
     return Surprises(tuple(item.title for item in unmatched), passing, strict)
 
 
@@ -193,7 +209,7 @@ class _File:
 
 
 def _parsed(path: Path) -> _File:
-    from pydantic import ConfigDict, TypeAdapter, ValidationError  # noqa: PLC0415 - only where a file is read
+    from pydantic import TypeAdapter, ValidationError  # noqa: PLC0415 - only where a file is read
 
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -203,7 +219,7 @@ def _parsed(path: Path) -> _File:
         raise InvalidArgumentError(f"{path}: no TOML: {error}") from error
     _refuse_unknown(path, content)
     try:
-        return TypeAdapter(_File, config=ConfigDict(extra="forbid")).validate_python(content)
+        return TypeAdapter(_File).validate_python(content)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         raise InvalidArgumentError(f"{path}: {_place(first['loc'])}: {first['msg']}") from error
@@ -238,7 +254,7 @@ def _check(item: Expectation, path: str | os.PathLike[str]) -> None:
     from packaging.specifiers import InvalidSpecifier, SpecifierSet  # noqa: PLC0415 - only where a file is read
 
     where = f"{os.fspath(path)}: row {item.row}"
-    if item.case is None and item.op is None:
+    if not item.patterns and item.op is None:
         raise InvalidArgumentError(f"{where} names neither a case nor an op, and would match everything")
     if not item.reason.strip():
         raise InvalidArgumentError(f"{where} gives no reason")

@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -107,8 +108,8 @@ def _write(target: Path, failure: Failure) -> None:
     save_proto(failure.model.proto, failure.model.path, target / "model.onnx", standalone=True)
     stored = {name: item.stored for name, item in expected.items()}
     write_test_data(failure.model, target / "test_data_set_0", failure.feeds, stored)
-    np.savez(target / "inputs.npz", **dict(_arrays(failure.feeds)))
-    np.savez(target / "expected.npz", **_expected_arrays(expected))
+    _save(target / "inputs.npz", dict(_arrays(failure.feeds)))
+    _save(target / "expected.npz", _expected_arrays(expected))
     found_with = {"options": _options(failure), "environment": {**describe(), "runtime_versions": failure.versions}}
     verdict = json.dumps(to_plain({"row": failure.row, **found_with}), indent=2, allow_nan=False)
     (target / "verdict.json").write_text(verdict + "\n", encoding="utf-8")
@@ -119,6 +120,14 @@ def _write(target: Path, failure: Failure) -> None:
     outputs = {name: _type_name(item.stored) for name, item in expected.items()}
     (target / "repro.py").write_text(script_text(text, load, failure.feeds, outputs), encoding="utf-8")
     (target / "ISSUE.md").write_text(issue_text(text), encoding="utf-8")
+
+
+def _save(file: Path, arrays: Mapping[str, Array]) -> None:
+    """What numpy.savez writes, for arrays of any name."""
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, array in arrays.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
+                np.lib.format.write_array(entry, np.asarray(array), allow_pickle=False)
 
 
 def expected_outputs(model: Model, feeds: Mapping[str, Any], row: NodeResult) -> Iterator[tuple[str, Expected]]:

@@ -38,10 +38,10 @@ def print_conform(stream: Stream, console: Console, *, everything: bool = False)
         console.print(styled(f"… and {plural(hidden, 'operator')} more, all passed", "dim"), soft_wrap=True)
     limit = None if everything else _LISTED
     red = [row for row in stream.rows if row.red]
-    _list(console, "failures", [row for row in red if row.outcome is not Outcome.UNSUPPORTED], limit, "bold red")
+    _list(console, [row for row in red if row.outcome is not Outcome.UNSUPPORTED], limit)
     _name(console, "unsupported", [row for row in red if row.outcome is Outcome.UNSUPPORTED], limit)
     _name(console, "not judged", summary.unjudged, limit)
-    _list(console, "known failures", summary.known, limit, "bold yellow")
+    _name(console, "known failures", summary.known, limit)
     for text in surprise_lines(stream.footer):
         console.print(styled(text, STATUS_STYLES[Status.AMBER]), soft_wrap=True)
     for warning in summary.warnings:
@@ -101,27 +101,39 @@ def _all_passed(rows: Sequence[NodeResult]) -> bool:
     return all(row.outcome is Outcome.PASSED for row in rows)
 
 
-def _list(console: Console, title: str, rows: Sequence[NodeResult], limit: int | None, style: str) -> None:
+def _list(console: Console, rows: Sequence[NodeResult], limit: int | None) -> None:
+    """Failures, those that came down to one smallest case in one line."""
     if not rows:
         return
-    console.print(styled(f"\n{title}", style))
-    for row in rows[:limit]:
-        console.print(styled(case_line(row), ""), soft_wrap=True)
-    if limit is not None and len(rows) > limit:
-        console.print(styled(f"… and {named(rows[limit:])}", "dim"), soft_wrap=True)
+    console.print(styled("\nfailures", "bold red"))
+    alike: dict[tuple[str, str], list[NodeResult]] = {}
+    for row in rows:
+        alike.setdefault((row.op_type, row.smallest or row.node), []).append(row)
+    groups = list(alike.values())
+    for first, *others in groups[:limit]:
+        more = f" (and {named(others, 3)})" * bool(others)
+        console.print(styled(case_line(first) + more, ""), soft_wrap=True)
+    if limit is not None and len(groups) > limit:
+        left = [row for group in groups[limit:] for row in group]
+        console.print(styled(f"… and {named(left)}", "dim"), soft_wrap=True)
 
 
 def _name(console: Console, title: str, rows: Sequence[NodeResult], limit: int | None) -> None:
-    """Rows by what is said of them, most first: an operator that a runtime lacks is one line, not thirty."""
+    """Rows by what is said of them, most first: an operator that a runtime lacks is one line, not thirty.
+
+    Known failures are all named.
+    """
     if not rows:
         return
     console.print(styled(f"\n{title}", "bold yellow"))
     reasons: dict[str, list[NodeResult]] = {}
     for row in rows:
-        reasons.setdefault(f"{operator_of(row)}: {visible(row.message, 200)}", []).append(row)
+        said = row.known or f"{operator_of(row)}: {row.message}"
+        reasons.setdefault(visible(said, 240), []).append(row)
     lines = sorted(reasons.items(), key=lambda item: -len(item[1]))
     for reason, alike in lines[:limit]:
-        console.print(styled(f"  {len(alike):,} × {reason} ({named(alike, 3)})", ""), soft_wrap=True)
+        names = named(alike, len(alike) if alike[0].known or limit is None else 3)
+        console.print(styled(f"  {len(alike):,} × {reason} ({names})", ""), soft_wrap=True)
     if limit is not None and len(lines) > limit:
         console.print(styled(f"… and {sum(len(alike) for _, alike in lines[limit:]):,} more", "dim"), soft_wrap=True)
 
@@ -130,9 +142,9 @@ def case_line(row: NodeResult) -> str:
     """A case that did not pass, in one line."""
     weight = "" if row.occurrences is None else f" ({plural(row.occurrences, 'node')})"
     parts = [
-        row.known or row.message,
+        row.message,
         f"first met in {row.origin}" * bool(row.origin),
-        f"smallest: {row.smallest}" * bool(row.smallest and not row.known),
+        f"smallest: {row.smallest}" * bool(row.smallest),
     ]
     said = "; ".join(visible(part, 400) for part in parts if part)
     return f"  {row.outcome.value} {visible(row.node, 120)}{weight}: {said}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import fnmatch
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -101,7 +101,7 @@ def _mined(folder: Path, choice: Choice, progress: Callable[[str], None]) -> Sui
     return _chosen(f"mined:{folder.name or folder}", list(cases), choice, options)
 
 
-def _chosen(name: str, cases: list[Case], choice: Choice, options: dict[str, object]) -> Suite:
+def _chosen(name: str, cases: list[Case], choice: Choice, options: Mapping[str, object]) -> Suite:
     known = {qualified(case) for case in cases if case.op_type}
     asked = set(_asked(choice.op_types, known, f"suite {name} has no case of it"))
     kept = [case for case in cases if not asked or qualified(case) in asked]
