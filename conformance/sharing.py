@@ -124,7 +124,8 @@ def _epsilon(call: Call) -> float:
 
 
 def _layer(call: Call) -> Rows | None:
-    x, weight, b = (*call.inputs, None)[:3]
+    x, weight = call.inputs[:2]
+    b = call.inputs[2] if len(call.inputs) > 2 else None
     over = tuple(range(int(call.keywords.get("axis", -1)) % max(x.ndim, 1), x.ndim))
     how = Standard(over, _epsilon(call), centred=call.entry.op_type == "LayerNormalization")
     return _rows(x, weight, 0.0 if b is None else b, how)

@@ -63,14 +63,14 @@ class SummandWitness:
     def examine(self, indices: Array, z: Array, actual: Array) -> Finding:
         terms = self.summands(indices)
         unit = np.maximum(np.abs(terms).sum(axis=1) * half_unit(float_format(actual.dtype)), 1e-300)
-        walk = np.max([_random_walk(order) for order in _orders(terms)], axis=0) / unit
+        walk = np.max([random_walk(order) for order in _orders(terms)], axis=0) / unit
         accepted = np.maximum(ACCEPTED_FLOOR, ACCEPTED_RATIO * walk)
         beyond = np.flatnonzero(z > accepted)
         looped = beyond[np.argsort(-(z[beyond] / accepted[beyond]), kind="stable")[:MOST_LOOPED]]
         if looped.size == 0:
             return _compare(z, accepted, f"the random walk of sums in {len(ORDERS)} orders")
         # Roundings of like summands are correlated, and where they fall is luck: the level of all suspects counts too.
-        seen = _observed_errors(terms[looped]) / unit[looped]
+        seen = observed_error(terms[looped]) / unit[looped]
         level = np.maximum(seen, float(np.sqrt(np.mean(seen**2))))
         accepted = np.maximum(accepted[looped], OBSERVED_RATIO * level)
         finding = _compare(z[looped], accepted, f"sums in {len(ORDERS) + len(LANES) + 1} orders in float32")
@@ -95,7 +95,7 @@ def _orders(terms: Array) -> Sequence[Array]:
     return terms, terms[:, ::-1], terms[:, strided], terms[:, shuffled]
 
 
-def _random_walk(terms: Array) -> Array:
+def random_walk(terms: Array) -> Array:
     """Standard deviation of the rounding errors of a plain float32 loop, (n,).
 
     Every partial sum S_j is rounded with a uniform error of at most u·|S_j|: variance u² Σ S_j² / 3.
@@ -103,7 +103,7 @@ def _random_walk(terms: Array) -> Array:
     return 2.0**-24 * np.sqrt((np.cumsum(terms, axis=1) ** 2).sum(axis=1) / 3)
 
 
-def _observed_errors(terms: Array) -> Array:
+def observed_error(terms: Array) -> Array:
     """The largest error of float32 sums in any order, in lanes, and with products that are not rounded, (n,).
 
     The same sums are made of the summands times their number, as a mean adds them before it divides.

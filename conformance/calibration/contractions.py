@@ -469,6 +469,7 @@ def cases(quick: bool) -> Iterator[Case]:
                 yield Case("MatMul", matrices(kind, 8, length, 128, 5), {}, kind, length)
         if not quick and seed == 0:
             yield from _large(kind)
+        yield from _square(kind, seed)
         yield from _convolutions(kind, seed, quick)
 
 
@@ -492,6 +493,15 @@ def _of_length(kind: str, length: int, seed: int) -> Iterator[Case]:
         if kind != "wide":
             yield Case("MatMul", tuple(x.astype(np.float16) for x in half), {}, kind, length)
         yield Case("MatMul", tuple(x.astype(ml_dtypes.bfloat16) for x in half), {}, kind, length)
+
+
+def _square(kind: str, seed: int) -> Iterator[Case]:
+    """Shapes that stay as they are when an operand is transposed."""
+    a, b = matrices(kind, 16, 16, 16, seed + 20)
+    for transposed in ("transA", "transB"):
+        yield Case("Gemm", (a, b), {transposed: 1}, kind, 16, weights=(1,))
+    several = [np.stack([x, x[::-1]]) for x in (a, b)]
+    yield Case("MatMul", tuple(several), {}, kind, 16)
 
 
 def _large(kind: str) -> Iterator[Case]:

@@ -272,8 +272,10 @@ def _products(kind: str, seed: int, length: int) -> Iterator[Case]:
     a, sa, za = _eight_bits(tensor(kind, (16, length), seed), np.uint8)
     b, sb, zb = _eight_bits(tensor(kind, (16, length), seed, 1, right=True).T, np.int8)
     yield Case(MI, (a, b, za, zb), {}, kind, length)
+    steep = np.where(b > zb, np.int8(127), np.int8(-127))
+    yield Case(MI, (np.maximum(a, np.uint8(200)), steep, np.uint8(0) * za, np.int8(0) * zb), {}, kind, length)
     total = (a.astype(np.int64) - za.astype(np.int64)) @ (b.astype(np.int64) - zb.astype(np.int64))
-    sy = np.asarray(F(max(np.abs(total).max(), 1) * float(sa) * float(sb) / 110), F)
+    sy = np.asarray(F(max(np.abs(total).max(), 1) * float(sa) * float(sb) / 140), F)  # the largest saturate
     yield Case(QM, (a, sa, za, b, sb, zb, sy, np.asarray(127, np.uint8)), {}, kind, length)
 
 

@@ -7,9 +7,12 @@ import platform
 from collections.abc import Callable, Iterable, Sequence
 from itertools import groupby
 
+from ..fingerprint import MATCHED
 from ..results import Outcome
-from .data import TITLES
+from .data import LENGTHS, TITLES
 from .library import FAMILIES
+from .like import reach
+from .prose import APART_TEXT, FALSE_ALARMS, HEAD, MISSES, READING, TF32_TEXT, UNTOLD, WRONG_TEXT
 from .sessions import WRONG
 from .tampering import TAMPERS
 from .tolerances import FIXED
@@ -17,6 +20,8 @@ from .trials import PROMISE, Trial
 
 RULES = ("exact", "ulp", "dot", "composed")
 TF32 = "TF32 inputs"
+EQUAL = "equal"
+SUMS_OF_EQUALS = 40
 LEAST_TF32 = 16
 SINGLE = (
     "a product dropped in one output element",
@@ -41,10 +46,12 @@ def markdown(header: Cells, rows: Iterable[Cells]) -> str:
 def document(trials: Sequence[Trial]) -> str:
     """All tables, as Markdown."""
     sections = (
-        _goals(trials),
+        HEAD + "\n\n" + _goals(trials),
+        READING + "\n\n" + _versions(),
         "## False alarms\n\n" + FALSE_ALARMS + "\n\n" + _by_rule(trials, _alarm_cells, ALARM_HEADER),
         "## Misses\n\n" + MISSES + "\n\n" + _by_rule(trials, _miss_cells, MISS_HEADER),
         _listed(trials),
+        "## What no check can tell\n\n" + _untold(),
         "## A single wrong element\n\n" + _single(trials),
         "## TF32 told from float32\n\n" + TF32_TEXT + "\n\n" + _tf32(trials),
         "## Algorithms with larger errors\n\n" + APART_TEXT + "\n\n" + _apart(trials),
@@ -53,38 +60,6 @@ def document(trials: Sequence[Trial]) -> str:
     )
     return "\n\n".join(sections) + "\n"
 
-
-INTRODUCTION = f"""# Calibration of the verdict
-
-Written by `python -m onnx_arch.conformance.calibration --write docs/calibration.md`; every number is counted in that
-run.
-
-A case is one call of one operator on one kind of data. It is computed in float32 (or the narrower type of its inputs)
-by correct implementations that differ, and by implementations with one fault; every result is judged as `onnx-arch
-check` judges a node, and beside it by the fixed tolerances in use: ONNX's backend tests (rtol 1e-3, atol 1e-7), ONNX
-Runtime's operator tests (1e-4, 1e-5), Polygraphy (1e-5 or 1e-5) and OpenVINO's layer tests (1e-2 or 1e-2). A fault is
-*promised* to be found if it moves an element by more than {PROMISE:g} · u · s · √k from where the same implementation
-without it has it: u half a unit in the last place, s the error scale, k the growth of its sums (for `ulp`: the allowed
-half-units; for `exact`: any change). Faults that change nothing on a case's data are not counted.
-
-Data: S0 signed (normal), S1 positive, S2 wide range (2^±20), S3 cancelling (pairs of ±v but for 1e-4), S4 constant (one
-operand constant), S5 TOSA-like (one summand of 1 among small ones); rectified (behind a ReLU) and equal (all summands
-the same) beside them."""
-
-FALSE_ALARMS = "Correct results that are called wrong."
-
-MISSES = """Promised faults that are accepted. `like a correct one`: those of our misses whose deviation is no larger
-than that of a correct implementation of the same case, so that no rule on that deviation can find them without a false
-alarm. `smaller` faults are below the promise; `found` says how many of them we call wrong all the same."""
-
-TF32_TEXT = """Products of inputs rounded to ten fraction bits: how many of the results are called wrong, by K (MatMul,
-Gemm, Conv, ConvTranspose, Einsum; inputs that TF32 holds exactly are not counted)."""
-
-APART_TEXT = """Right by design, but not sums of the operator's own products: a class of its own, which the verdict does
-not take for float32 products where their errors are larger. Not counted above."""
-
-WRONG_TEXT = """ONNX Runtime at every level and PyTorch are correct variants where they run a case, but for these, where
-their deviation was traced to a fault of theirs."""
 
 ALARM_HEADER = ("rule", "data", "correct results", "ours", *FIXED)
 MISS_HEADER = ("rule", "data", "promised", "ours", "like a correct one", *FIXED, "smaller", "found")
@@ -125,19 +100,47 @@ def _goals(trials: Sequence[Trial]) -> str:
     right, wrong, narrow = correct(trials), promised(trials), tf32(trials)
     alarms, misses = [t for t in right if t.failed], missed(trials)
     single = [t for t in wrong if t.name in SINGLE]
-    alike = sum(t.like_correct for t in misses)
     unjudged = sum(t.outcome is Outcome.UNJUDGED for t in trials)
+    own, generic = fault_counts()
     rows = [
-        ("no false alarm", f"{len(alarms):,} in {len(right):,} correct results"),
         (
-            f"no fault missed that moves an element by more than {PROMISE:g} · u · s · √k",
-            f"{len(misses):,} missed of {len(wrong):,} ({alike:,} of them no farther off than a correct result)",
+            "faults in the library",
+            f"{own + generic:,}: {own:,} of single operators, {generic} that any operator can have",
         ),
-        ("TF32 told from float32 for K of 16 and more", f"{sum(t.failed for t in narrow):,} of {len(narrow):,}"),
-        ("a single wrong element found", f"{sum(t.failed for t in single):,} of {len(single):,}"),
+        ("no false alarm", f"{len(alarms):,} in {len(right):,} correct results"),
+        (f"no fault missed that moves an element by more than {PROMISE:g} · u · s · √k", _of(misses, wrong)),
+        ("the same without sums of equal summands", _of(_unequal(misses), _unequal(wrong))),
+        (f"TF32 told from float32, K from {LEAST_TF32} to {LENGTHS[-1]:,}", _told(narrow)),
+        ("the same without sums of equal summands", _told(_unequal(narrow))),
+        ("a single wrong element found", _told(single)),
         ("everything judged", f"{unjudged:,} unjudged"),
     ]
-    return f"{INTRODUCTION}\n\n{_versions()}\n\n{markdown(('goal', 'counted'), rows)}"
+    return markdown(("goal", "counted"), rows)
+
+
+def _of(misses: Sequence[Trial], wrong: Sequence[Trial]) -> str:
+    alike = sum(t.like_correct for t in misses)
+    remark = f" ({alike:,} of them no farther off than a correct result)" if misses else ""
+    return f"{len(misses):,} missed of {len(wrong):,}{remark}"
+
+
+def _told(trials: Sequence[Trial]) -> str:
+    return f"{sum(t.failed for t in trials):,} of {len(trials):,}"
+
+
+def _unequal(trials: Iterable[Trial]) -> list[Trial]:
+    return [t for t in trials if t.kind != EQUAL]
+
+
+def fault_counts() -> tuple[int, int]:
+    """(faults of single families, faults that are tried on every operator)."""
+    generic = {name for name, _ in TAMPERS}
+    return sum(f.name not in generic for family in FAMILIES.values() for f in family.faults), len(generic)
+
+
+def _untold() -> str:
+    count, largest = reach(SUMS_OF_EQUALS)
+    return UNTOLD.format(count=count, reach=largest, MATCHED=MATCHED)
 
 
 def _by_rule(trials: Sequence[Trial], cells: Callable[[Sequence[Trial]], Cells], header: Cells) -> str:
@@ -245,14 +248,13 @@ def _wrong() -> str:
 
 
 def _library(trials: Sequence[Trial]) -> str:
-    rows, total = [], 0
+    rows = []
     generic = {name for name, _ in TAMPERS}
     for family in FAMILIES.values():
         mine = [t for t in trials if t.family == family.name]
         own = [f for f in family.faults if f.name not in generic]
         seen = {t.name for t in mine if t.faulty}
         idle = sum(fault.name not in seen for fault in own)
-        total += len(own)
         counts = len({t.op_type for t in mine}), len({t.name for t in mine if not t.faulty}), len(own), idle
         rows.append((family.name, *counts, sum(not t.faulty for t in mine), sum(t.faulty for t in mine)))
     header = (
@@ -264,8 +266,9 @@ def _library(trials: Sequence[Trial]) -> str:
         "correct results",
         "faulty results",
     )
+    own_count, generic_count = fault_counts()
     text = (
-        f"{total} faults of single families, and {len(generic)} that are tried on every operator (elements, rows and "
-        "buffers changed after a right computation). `without effect`: changed nothing on any case of this run."
+        f"{own_count} faults of single families, and {generic_count} that are tried on every operator (elements, rows "
+        "and buffers changed after a right computation). `without effect`: changed nothing on any case of this run."
     )
     return text + "\n\n" + markdown(header, rows)
