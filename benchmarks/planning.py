@@ -93,7 +93,8 @@ def other_side(request: Request, options: RuntimeOptions, model_file: Path) -> R
     """
     runtime, _, python = (request.against or "").partition(":")
     if runtime != TORCH:
-        return dataclasses.replace(options, runtime=runtime, python=python or options.python)
+        extra = options.extra if runtime == options.runtime else {}
+        return dataclasses.replace(options, runtime=runtime, python=python or options.python, extra=extra)
     if not any((folder / MANIFEST).is_file() for folder in (model_file.parent, model_file.parent.parent)):
         raise InvalidArgumentError(
             f"{model_file.name}: --against torch needs the PyTorch module, and no {MANIFEST} beside the model names "

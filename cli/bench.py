@@ -22,6 +22,7 @@ from .terminal import (
     get_output,
     json_lines,
     parse_dims,
+    parse_runtime_options,
     progress,
 )
 
@@ -59,6 +60,10 @@ Against = Annotated[
 Runtime = Annotated[str, typer.Option("--runtime", help="Runtime to measure: a registered name or an adapter's .py.")]
 Python = Annotated[str | None, typer.Option("--python", metavar="INTERPRETER", help="Python that has the runtime.")]
 ProviderOption = Annotated[Provider, typer.Option("--provider", help="Where to run; what ran elsewhere is refused.")]
+RuntimeOption = Annotated[
+    list[str] | None,
+    typer.Option("--runtime-option", metavar="KEY=VALUE", help="What only this runtime knows. Can be repeated."),
+]
 Level = Annotated[Optimization, typer.Option("--optimization", help="Graph optimisation level.")]
 Batches = Annotated[list[int] | None, typer.Option("--batch", metavar="N", help="Items per run; repeat for several.")]
 Dims = Annotated[list[str] | None, typer.Option("--dim", metavar="NAME=SIZE", help="Size of a symbolic dim.")]
@@ -82,6 +87,7 @@ def bench(
     python: Python = None,
     provider: ProviderOption = Provider.CPU,
     optimization: Level = Optimization.ALL,
+    runtime_option: RuntimeOption = None,
     batch: Batches = None,
     dim: Dims = None,
     threads: Threads = None,
@@ -99,7 +105,12 @@ def bench(
     from ..runtimes.session import RuntimeOptions  # noqa: PLC0415 - as above
 
     options = RuntimeOptions(
-        runtime=runtime, python=python, provider=provider.value, optimization=optimization.value, threads=threads
+        runtime=runtime,
+        python=python,
+        provider=provider.value,
+        optimization=optimization.value,
+        threads=threads,
+        extra=parse_runtime_options(runtime_option or ()),
     )
     request = Request(options, against, tuple(batch or ()), parse_dims(dim or ()), seed, weights)
     with ExitStack() as temporary:

@@ -20,6 +20,7 @@ from .terminal import (
     get_console,
     get_output,
     parse_dims,
+    parse_runtime_options,
     progress,
 )
 
@@ -57,7 +58,16 @@ Dims = Annotated[
 ]
 Seed = Annotated[int | None, typer.Option("--seed", min=0, help="Seed of random inputs.  [default: 0]")]
 Runtime = Annotated[
-    str, typer.Option("--runtime", help="onnxruntime, onnx-reference, or the .py file of an adapter of yours.")
+    str, typer.Option("--runtime", help="A name of `onnx-arch list runtimes`, or the .py file of an adapter of yours.")
+]
+RuntimeOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--runtime-option",
+        metavar="KEY=VALUE",
+        help="What only this runtime knows: provider_options.use_tf32=0, config.INFERENCE_PRECISION_HINT=f32. "
+        "Can be repeated.",
+    ),
 ]
 Python = Annotated[
     str | None, typer.Option("--python", metavar="INTERPRETER", help="Judge the runtime of another Python.")
@@ -92,6 +102,7 @@ def check(
     provider: ProviderOption = Provider.CPU,
     optimization: OptimizationOption = Optimization.ALL,
     disable_optimizer: Disabled = None,
+    runtime_option: RuntimeOption = None,
     threads: Threads = None,
     time_limit: TimeLimit = 120.0,
     json: Json = None,
@@ -126,6 +137,7 @@ def check(
         disabled_optimizers=tuple(disable_optimizer or ()),
         threads=threads,
         time_limit_s=time_limit,
+        extra=parse_runtime_options(runtime_option or ()),
     )
     request = CheckRequest(options, described, command_words(), _earlier(resume))
     stream = _run(loaded, feeds, request, json, quiet)

@@ -15,7 +15,18 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import InvalidArgumentError
-from .check import Html, Junit, Optimization, OptimizationOption, Provider, ProviderOption, Python, Quiet
+from .check import (
+    Html,
+    Junit,
+    Optimization,
+    OptimizationOption,
+    Provider,
+    ProviderOption,
+    Python,
+    Quiet,
+    Runtime,
+    RuntimeOption,
+)
 from .terminal import (
     STANDARD_OUTPUT,
     ExitStatus,
@@ -25,6 +36,7 @@ from .terminal import (
     get_output,
     json_lines,
     parse_dims,
+    parse_runtime_options,
     progress,
 )
 
@@ -35,9 +47,6 @@ if TYPE_CHECKING:
     from ..conformance.suites.finding import Choice
     from ..runtimes.session import RuntimeOptions
 
-Runtime = Annotated[
-    str, typer.Option("--runtime", help="A name of `onnx-arch list runtimes`, or the .py file of an adapter of yours.")
-]
 SuiteName = Annotated[
     str,
     typer.Option("--suite", metavar="NAME", help="onnx (or onnx:light, …), generated, or mined:DIR."),
@@ -78,6 +87,7 @@ def conform(
     python: Python = None,
     provider: ProviderOption = Provider.CPU,
     optimization: OptimizationOption = Optimization.ALL,
+    runtime_option: RuntimeOption = None,
     suite: SuiteName = "onnx",
     op: Ops = None,
     opset: Opset = None,
@@ -113,7 +123,10 @@ def conform(
     check_targets({"--json": json, "--junit": junit, "--html": html}, [expect])
     opsets = None if opset is None else parse_opsets(opset)
     choice = Choice(tuple(op or ()), opsets, tuple(case or ()), seed, examples, tuple(parse_dims(dim or []).items()))
-    options = RuntimeOptions(runtime, python, provider.value, optimization.value, threads, time_limit_s=time_limit)
+    extra = parse_runtime_options(runtime_option or ())
+    options = RuntimeOptions(
+        runtime, python, provider.value, optimization.value, threads, time_limit_s=time_limit, extra=extra
+    )
     silent = quiet or json == STANDARD_OUTPUT
     with stoppable() as stop:
         request = _request(_collect(suite, choice, silent), options, expect, resume)

@@ -131,6 +131,41 @@ def parse_dims(words: Iterable[str]) -> dict[str, int]:
     return dims
 
 
+def parse_runtime_options(words: Iterable[str]) -> dict[str, Any]:
+    """What only one runtime knows, of `--runtime-option KEY=VALUE`, as `RuntimeOptions.extra` holds it.
+
+    `provider_options.use_tf32=0` is {"provider_options": {"use_tf32": "0"}}: what stands behind the first dot is a name
+    of the runtime's own, dots included, and keeps its value as text. Without a dot the value is read as JSON if it is
+    any: `log_severity=0`.
+
+    Raises:
+        InvalidArgumentError: no KEY=VALUE, or a key with and without names of its own.
+    """
+    options: dict[str, Any] = {}
+    for word in words:
+        key, equals, value = word.partition("=")
+        group, dot, name = key.partition(".")
+        if not equals or not group or (dot and not name):
+            raise InvalidArgumentError(
+                f"--runtime-option {word}: must be KEY=VALUE, for example provider_options.use_tf32=0"
+            )
+        held = options.setdefault(group, {} if dot else None)
+        if bool(dot) != isinstance(held, dict):
+            raise InvalidArgumentError(f"--runtime-option {word}: {group} is given with and without names of its own")
+        if dot:
+            held[name] = value
+        else:
+            options[group] = _json_or_text(value)
+    return options
+
+
+def _json_or_text(value: str) -> Any:
+    try:
+        return json.loads(value)
+    except json.JSONDecodeError:
+        return value
+
+
 @contextmanager
 def json_lines(file: str) -> Iterator[Callable[[Mapping[str, Any]], None]]:
     """Where `--json FILE` writes: yields a function that writes one row as one line.

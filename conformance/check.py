@@ -149,6 +149,7 @@ def _header(model: Model, request: CheckRequest, untouched: OwnRun) -> Header:
             "provider": options.provider,
             "optimization": options.optimization,
             "threads": options.threads,
+            **({"runtime_options": dict(options.extra)} if options.extra else {}),
             **({"disabled_optimizers": list(options.disabled_optimizers)} if options.disabled_optimizers else {}),
             "opsets": {domain or "ai.onnx": version for domain, version in model.opsets.items()},
             **request.source,

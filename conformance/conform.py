@@ -136,6 +136,7 @@ def _header(request: ConformRequest, versions: Mapping[str, str]) -> Header:
             "provider": options.provider,
             "optimization": options.optimization,
             "threads": options.threads,
+            **({"runtime_options": dict(options.extra)} if options.extra else {}),
             **request.suite.options,
         },
         nodes=len(request.suite.cases),

@@ -92,7 +92,7 @@ def paired(names, inputs):
     left = [port for name, port in inputs.items() if name not in names]
     unknown = [name for name in names if name not in inputs]
     if len(unknown) != len(left):
-        raise ValueError("inputs {} do not go with those of the model, {}".format(names, list(inputs)))
+        raise ValueError(f"inputs {names} do not go with those of the model, {list(inputs)}")
     found = {name: inputs[name] for name in names if name in inputs}
     found.update(zip(unknown, left))  # noqa: B905 - `strict` needs Python 3.10
     return found

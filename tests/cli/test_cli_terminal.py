@@ -17,6 +17,7 @@ from onnx_arch.cli.terminal import (
     get_console,
     get_output,
     json_lines,
+    parse_runtime_options,
     print_json_line,
     progress,
 )
@@ -120,3 +121,18 @@ def test_print_json_line_writes_one_line_that_any_json_reader_takes(capsys):
     assert (out.count("\n"), err) == (1, "")
     read = json.loads(out, parse_constant=lambda word: pytest.fail(f"{word} is not JSON"))
     assert read == {"max_z": "Infinity", "rms_z": 0.5, "shapes": [[1, 3], None], "deep": {"nan": "NaN"}, "text": "β\n"}
+
+
+def test_runtime_options_behind_a_dot_are_the_runtime_s_own_names_and_text() -> None:
+    words = ["provider_options.use_tf32=0", "session_config.session.intra_op.allow_spinning=1", "log_severity=3"]
+    assert parse_runtime_options(words) == {
+        "provider_options": {"use_tf32": "0"},
+        "session_config": {"session.intra_op.allow_spinning": "1"},
+        "log_severity": 3,
+    }
+
+
+@pytest.mark.parametrize("words", [["use_tf32"], ["=0"], ["config.=1"], ["config=1", "config.a=1"]])
+def test_runtime_options_without_key_or_value_are_refused(words: list[str]) -> None:
+    with pytest.raises(InvalidArgumentError, match="--runtime-option"):
+        parse_runtime_options(words)
