@@ -74,7 +74,8 @@ def broadcast_limited(a: Array, b: Array, axis: int | None, broadcast: int) -> A
 
     Args:
         a: (d0, …, dn), the shape of the result.
-        b: without `broadcast` of the same shape; else one element, or a contiguous run of a's dimensions.
+        b: without `broadcast` of the same shape; else one element, or a contiguous run of a's dimensions. A dimension
+            of one within that run, which "doesn't work yet" by the text, is spread, as ONNX's own test data want it.
         axis: where that run starts; None aligns it with the last dimensions; negative counts from the end.
         broadcast: 1 allows the shapes to differ.
 
@@ -86,7 +87,8 @@ def broadcast_limited(a: Array, b: Array, axis: int | None, broadcast: int) -> A
     if b.size == 1 and b.ndim <= a.ndim and broadcast:
         return b.reshape(())
     start = a.ndim - b.ndim if axis is None else axis + a.ndim * (axis < 0)
-    if not broadcast or start < 0 or a.shape[start : start + b.ndim] != b.shape:
+    run = a.shape[start : start + b.ndim] if start >= 0 else ()
+    if not broadcast or len(run) != b.ndim or any(n not in (1, m) for n, m in zip(b.shape, run, strict=True)):
         raise InvalidInputError(f"shape {b.shape} does not fit {a.shape} with broadcast={broadcast}, axis={axis}")
     return b.reshape(b.shape + (1,) * (a.ndim - start - b.ndim))
 

@@ -7,6 +7,7 @@ infinite: such elements are not judged.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import reduce
 from typing import Any
 
@@ -24,6 +25,7 @@ from ._elementwise import (
     undetermined,
     with_consumed_inputs,
 )
+from ._spilling import opened, overflows
 from .registry import kernel, scale
 from .scale import Array, Rule, Scale, exact
 
@@ -186,9 +188,10 @@ def sum_scale(_y: Array, /, *xs: Array) -> Scale:
     return Scale(_fold(np.add, tuple(np.abs(x) for x in xs)), len(xs), Rule.DOT)
 
 
-def mean_scale(_y: Array, /, *xs: Array) -> Scale:
-    """DOT, as for a sum, at Σ|x| / n, with one rounding more for the division."""
-    return Scale(_fold(np.add, tuple(np.abs(x) for x in xs)) / len(xs), len(xs) + 1, Rule.DOT)
+def mean_scale(_y: Array, /, *xs: Array, stored: Sequence[np.dtype[Any] | None] = (None,)) -> Scale:
+    """DOT, as for a sum, at Σ|x| / n, with one rounding more for the division; open where the sum may overflow."""
+    total = _fold(np.add, tuple(np.abs(x) for x in xs))
+    return opened(Scale(total / len(xs), len(xs) + 1, Rule.DOT), overflows(total, stored[0]))
 
 
 for _op_type, _variadic, _rule in (

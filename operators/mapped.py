@@ -28,6 +28,19 @@ def give_back(address: int, size_bytes: int) -> None:
         _libc().madvise(ctypes.c_void_p(start), ctypes.c_size_t(stop - start), mmap.MADV_DONTNEED)
 
 
+def keep_heap_small() -> None:
+    """From now on, have the allocator take large blocks from the system and give them back when they are freed.
+
+    Left to itself it keeps freed blocks of up to 32 MiB for reuse, some hundred MB in a run of large layers.
+    """
+    if sys.platform == "linux" and hasattr(_libc(), "mallopt"):
+        _libc().mallopt(_MMAP_THRESHOLD, _LARGE_BYTES)
+
+
+_MMAP_THRESHOLD = -3
+_LARGE_BYTES = 1 << 22
+
+
 def give_back_heap() -> None:
     """Give back what the allocator keeps of memory that was freed."""
     if sys.platform == "linux" and hasattr(_libc(), "malloc_trim"):

@@ -10,7 +10,9 @@ import numpy as np
 import onnx
 
 from ..errors import InvalidAttributeError, InvalidInputError
+from ._spilling import opened, overflows, powers_vanish, squares_spill, stage_type
 from .registry import kernel, scale
+from .rounding import half_unit
 from .scale import Array, Rule, Scale
 from .storage import float_format, is_float
 
@@ -120,10 +122,11 @@ def layer_normalization_scale(
     size = size if b is None else size + np.abs(b)
     mean, inverse = y[1], y[2]
     cancellation = ((x**2).mean(axis=axes, keepdims=True) + mean**2) * inverse**2
+    spilled = squares_spill(x, axes, stage_type(stash_type))
     return (
-        Scale(size, n, Rule.COMPOSED, _spread(n)),
-        Scale(np.abs(x).mean(axis=axes, keepdims=True), n + 1, Rule.DOT),
-        Scale(inverse * (cancellation / 2 + ROUNDINGS), n, Rule.COMPOSED, _spread(n)),
+        opened(Scale(size, n, Rule.COMPOSED, _spread(n)), spilled),
+        opened(Scale(np.abs(x).mean(axis=axes, keepdims=True), n + 1, Rule.DOT), spilled),
+        opened(Scale(inverse * (cancellation / 2 + ROUNDINGS), n, Rule.COMPOSED, _spread(n)), spilled),
     )
 
 
@@ -166,8 +169,10 @@ def rms_normalization_scale(
     """COMPOSED: every step is a product of relative roundings: |y|·(1/2 mean of squares + sqrt, quotient, product).
 
     The result has the type of the second input."""
-    n = math.prod(x.shape[a] for a in _trailing(x, axis, "RMSNormalization"))
-    return Scale(np.abs(y) * ROUNDINGS * first_stage(stored[-1], stash_type), n, Rule.COMPOSED, _spread(n))
+    axes = _trailing(x, axis, "RMSNormalization")
+    n = math.prod(x.shape[a] for a in axes)
+    found = Scale(np.abs(y) * ROUNDINGS * first_stage(stored[-1], stash_type), n, Rule.COMPOSED, _spread(n))
+    return opened(found, squares_spill(x, axes, stage_type(stash_type)))
 
 
 def _per_channel(values: Array, x: Array) -> Array:
@@ -204,12 +209,22 @@ def instance_normalization(
 
 
 @scale("InstanceNormalization", since=1)
-def instance_normalization_scale(y: Array, x: Array, weight: Array, b: Array, /, *, epsilon: float = EPSILON) -> Scale:
+def instance_normalization_scale(
+    y: Array,
+    x: Array,
+    weight: Array,
+    b: Array,
+    /,
+    *,
+    epsilon: float = EPSILON,
+    stored: Sequence[np.dtype[Any] | None] = (None,),
+) -> Scale:
     """COMPOSED: `standardized_magnitude` over the spatial axes, then as in LayerNormalization."""
     axes = tuple(range(2, x.ndim))
     n = math.prod(x.shape[2:])
     size = standardized_magnitude(x, axes, epsilon) * np.abs(_per_channel(weight, x))
-    return Scale(size + np.abs(_per_channel(b, x)) + np.abs(y), n, Rule.COMPOSED, _spread(n))
+    found = Scale(size + np.abs(_per_channel(b, x)) + np.abs(y), n, Rule.COMPOSED, _spread(n))
+    return opened(found, squares_spill(x, axes, stored[0]))
 
 
 def _grouped(x: Array, num_groups: int) -> Array:
@@ -227,12 +242,20 @@ def _group_normalized(x: Array, weight: Array, b: Array, num_groups: int, epsilo
 
 
 def _group_magnitude(
-    y: Array, x: Array, weight: Array, b: Array, num_groups: int, epsilon: float, stage: float = 1.0
+    y: Array,
+    x: Array,
+    weight: Array,
+    b: Array,
+    num_groups: int,
+    epsilon: float,
+    stage: float = 1.0,
+    dtype: np.dtype[Any] | None = None,
 ) -> Scale:
     groups = _grouped(x, num_groups)
     size = stage * standardized_magnitude(groups, (2,), epsilon).reshape(x.shape) * np.abs(_per_channel(weight, x))
     n = groups.shape[2]
-    return Scale(size + np.abs(_per_channel(b, x)) + np.abs(y), n, Rule.COMPOSED, _spread(n))
+    spilled = np.broadcast_to(squares_spill(groups, (2,), dtype), groups.shape).reshape(x.shape)
+    return opened(Scale(size + np.abs(_per_channel(b, x)) + np.abs(y), n, Rule.COMPOSED, _spread(n)), spilled)
 
 
 @kernel("GroupNormalization", since=21)
@@ -274,7 +297,8 @@ def group_normalization_scale(
     stored: Sequence[np.dtype[Any] | None] = (None,),
 ) -> Scale:
     """COMPOSED: `standardized_magnitude` over each group, then as in LayerNormalization."""
-    return _group_magnitude(y, x, weight, b, num_groups, epsilon, first_stage(stored[0], stash_type))
+    stage = first_stage(stored[0], stash_type)
+    return _group_magnitude(y, x, weight, b, num_groups, epsilon, stage, stage_type(stash_type))
 
 
 @kernel("GroupNormalization", since=18)
@@ -289,11 +313,20 @@ def group_normalization_18(x: Array, weight: Array, b: Array, /, *, num_groups: 
 
 @scale("GroupNormalization", since=18)
 def group_normalization_18_scale(
-    y: Array, x: Array, weight: Array, b: Array, /, *, num_groups: int, epsilon: float = EPSILON
+    y: Array,
+    x: Array,
+    weight: Array,
+    b: Array,
+    /,
+    *,
+    num_groups: int,
+    epsilon: float = EPSILON,
+    stored: Sequence[np.dtype[Any] | None] = (None,),
 ) -> Scale:
-    """As since 21 with scale and bias repeated per channel."""
+    """COMPOSED, as since 21 with scale and bias repeated per channel."""
     per_group = x.shape[1] // num_groups
-    return _group_magnitude(y, x, weight.repeat(per_group), b.repeat(per_group), num_groups, epsilon)
+    scales = (weight.repeat(per_group), b.repeat(per_group))
+    return _group_magnitude(y, x, *scales, num_groups, epsilon, dtype=stored[0])
 
 
 def _batch_normalized(x: Array, weight: Array, b: Array, mean: Array, variance: Array, epsilon: float) -> Array:
@@ -374,6 +407,7 @@ def batch_normalization_scale(
     epsilon: float = EPSILON,
     momentum: float = MOMENTUM,
     training_mode: int = 0,
+    stored: Sequence[np.dtype[Any] | None] = (None,),
 ) -> Scale | tuple[Scale, ...]:
     """COMPOSED: affine with |x| and |mean| before they cancel; in training as InstanceNormalization over the batch."""
     if not isinstance(y, tuple):
@@ -384,11 +418,14 @@ def batch_normalization_scale(
     axes = (0, *range(2, x.ndim))
     n = x.size // max(1, x.shape[1])
     size = standardized_magnitude(x, axes, epsilon) * np.abs(_per_channel(weight, x)) + np.abs(y[0])
+    spilled = squares_spill(x, axes, stored[0], keepdims=False)
     first = Scale(size + np.abs(_per_channel(b, x)), n, Rule.COMPOSED, _spread(n))
+    first = opened(first, _per_channel(spilled, x))
     new_mean = np.abs(x).mean(axis=axes)
     new_var = (x**2).mean(axis=axes) + x.mean(axis=axes) ** 2
     running = (np.abs(mean) * momentum + new_mean * (1 - momentum), np.abs(var) * momentum + new_var * (1 - momentum))
-    rest = (Scale(size, n, Rule.COMPOSED, _spread(n)) for size in (*running, new_mean, new_var))
+    sizes = (*running, new_mean, new_var)
+    rest = (opened(Scale(size, n, Rule.COMPOSED, _spread(n)), spilled) for size in sizes)
     return (first, *rest)[: len(y)]
 
 
@@ -485,11 +522,13 @@ def lrn_scale(
     alpha: float = float(np.float32(1e-4)),
     beta: float = 0.75,
     bias: float = 1.0,
+    stored: Sequence[np.dtype[Any] | None] = (None,),
 ) -> Scale:
     """COMPOSED: the base carries `size` + 3 roundings, raised to beta; a power b^β adds 2 |β ln b| + 4."""
-    base = bias + alpha / size * _square_sum(x, size)
+    squares = _square_sum(x, size)
+    base = bias + alpha / size * squares
     roundings = np.abs(beta) * (1 + ROUNDINGS) + 2 * np.abs(beta * np.log(base)) + ROUNDINGS
-    return Scale(np.abs(y) * roundings, size, Rule.COMPOSED)
+    return opened(Scale(np.abs(y) * roundings, size, Rule.COMPOSED), overflows(squares, stored[0]))
 
 
 @kernel("MeanVarianceNormalization", since=1)
@@ -518,12 +557,25 @@ def mean_variance_normalization(
 
 @scale("MeanVarianceNormalization", since=1)
 def mean_variance_normalization_scale(
-    y: Array, x: Array, /, *, axes: Sequence[int] = (0, 2, 3), across_channels: int = 0
+    y: Array,
+    x: Array,
+    /,
+    *,
+    axes: Sequence[int] = (0, 2, 3),
+    across_channels: int = 0,
+    stored: Sequence[np.dtype[Any] | None] = (None,),
 ) -> Scale:
-    """COMPOSED: `standardized_magnitude` without epsilon (the function body uses the one-pass variance)."""
+    """COMPOSED: `standardized_magnitude` without epsilon (the function body uses the one-pass variance), and the
+    distance to the text's formula, which lacks the 1e-9 that the function body adds to the deviation."""
     over = tuple(a % x.ndim for a in axes) if not across_channels else (0, 1, *range(2, x.ndim))
     n = math.prod(x.shape[a] for a in over)
-    return Scale(standardized_magnitude(x, over, 1e-18) + np.abs(y), n, Rule.COMPOSED, _spread(n))
+    d = x - x.mean(axis=over, keepdims=True)
+    deviation = np.sqrt((d**2).mean(axis=over, keepdims=True))
+    size = standardized_magnitude(x, over, 1e-18) + np.abs(y)
+    if stored[0] is not None:  # the text's formula, without the epsilon of the function body, conforms as well
+        size = size + np.abs(d / np.maximum(deviation, 1e-300) - y) / half_unit(float_format(stored[0]))
+    vanished = powers_vanish(d**2, over, stored[0])
+    return opened(Scale(size, n, Rule.COMPOSED, _spread(n)), squares_spill(x, over, stored[0]) | vanished)
 
 
 @kernel("LpNormalization", since=1)
@@ -552,7 +604,18 @@ def lp_normalization(x: Array, /, *, axis: int = -1, p: int = 2) -> Array:
 
 
 @scale("LpNormalization", since=1)
-def lp_normalization_scale(y: Array, x: Array, /, *, axis: int = -1) -> Scale:
+def lp_normalization_scale(
+    y: Array,
+    x: Array,
+    /,
+    *,
+    axis: int = -1,
+    p: int = 2,
+    stored: Sequence[np.dtype[Any] | None] = (None,),
+) -> Scale:
     """COMPOSED: relative roundings of a positive sum, its root and the quotient."""
-    n = x.shape[axis]
-    return Scale(np.abs(y) * ROUNDINGS, n, Rule.COMPOSED, _spread(n))
+    n, powers = x.shape[axis], np.abs(x) ** p
+    spilled = overflows(powers.sum(axis=axis, keepdims=True), stored[0]) | powers_vanish(powers, (axis,), stored[0])
+    return opened(
+        Scale(np.abs(y) * ROUNDINGS, n, Rule.COMPOSED, _spread(n)), spilled & (x != 0).any(axis, keepdims=True)
+    )

@@ -11,6 +11,7 @@ import numpy as np
 
 from ..errors import InvalidInputError
 from ._elementwise import undetermined
+from ._spilling import opened, overflows, powers_vanish
 from ._windows import (
     Windows,
     output_shape,
@@ -22,7 +23,11 @@ from ._windows import (
 )
 from .reduction import summands
 from .registry import kernel, products, scale
+from .rounding import half_unit
 from .scale import Array, Rule, Scale, exact
+from .storage import float_format
+
+Stored = Sequence[np.dtype[Any] | None]
 
 POWER_ROUNDINGS = 6.0
 """Roundings of |x|^p (at most 3, with a powf of one ulp) and of the p-th root after the sum (3)."""
@@ -170,11 +175,26 @@ def average_pool(
 
 
 @scale("AveragePool", since=1)
-def average_pool_scale(y: Array, x: Array, /, *, kernel_shape: Sequence[int], **attributes: Any) -> Scale:
-    """DOT: a sum over the window, and the division."""
-    return Scale(
-        average_pool(np.abs(x), kernel_shape=kernel_shape, **attributes), math.prod(kernel_shape) + 1, Rule.DOT
-    )
+def average_pool_scale(
+    y: Array,
+    x: Array,
+    /,
+    *,
+    kernel_shape: Sequence[int],
+    auto_pad: str = "NOTSET",
+    ceil_mode: int = 0,
+    count_include_pad: int = 0,
+    dilations: Sequence[int] | None = None,
+    pads: Sequence[int] | None = None,
+    strides: Sequence[int] | None = None,
+    stored: Stored = (None,),
+) -> Scale:
+    """DOT: a sum over the window, and the division; open where the sum may overflow."""
+    windows = _windows(x.shape, kernel_shape, auto_pad, ceil_mode, dilations, pads, strides)
+    size = reduce_windows(np.abs(x), windows, 0, np.add)
+    counts = windows.taps_inside(with_pads=bool(count_include_pad))
+    found = Scale(np.asarray(size / counts), math.prod(kernel_shape) + 1, Rule.DOT)
+    return opened(found, overflows(size, stored[0]))
 
 
 @products("AveragePool", since=1)
@@ -225,16 +245,27 @@ def lp_pool(
     return reduce_windows(np.abs(x) ** p, windows, 0, np.add) ** (1 / p)
 
 
-def _norm_scale(y: Array, count: int, p: float) -> Scale:
+def _norm_scale(y: Array, count: int, p: float, spilled: Array) -> Scale:
     """COMPOSED at |y|: the sum of `count` powers is off by at most `count` roundings relatively, the root divides that
-    by p; powers and root add a few of their own."""
-    return Scale(np.abs(y), count / p + POWER_ROUNDINGS, Rule.COMPOSED)
+    by p; powers and root add a few of their own. Open where the sum of powers may overflow, or vanish."""
+    return opened(Scale(np.abs(y), count / p + POWER_ROUNDINGS, Rule.COMPOSED), spilled)
 
 
 @scale("LpPool", since=1)
-def lp_pool_scale(y: Array, x: Array, /, *, kernel_shape: Sequence[int], p: float = 2) -> Scale:
+def lp_pool_scale(
+    y: Array,
+    x: Array,
+    /,
+    *,
+    kernel_shape: Sequence[int],
+    p: float = 2,
+    stored: Stored = (None,),
+) -> Scale:
     """COMPOSED: powers, their sum and a root: see `_norm_scale`."""
-    return _norm_scale(y, math.prod(kernel_shape), p)
+    total = y**p
+    floor = 0.0 if stored[0] is None else float_format(stored[0]).smallest_normal / half_unit(float_format(stored[0]))
+    vanished = (total < floor * math.prod(kernel_shape)) & (y != 0)
+    return _norm_scale(y, math.prod(kernel_shape), p, overflows(total, stored[0]) | vanished)
 
 
 def _spatial(x: Array) -> tuple[int, ...]:
@@ -278,9 +309,12 @@ def global_lp_pool(x: Array, /, *, p: float = 2) -> Array:
 
 
 @scale("GlobalLpPool", since=1)
-def global_lp_pool_scale(y: Array, x: Array, /, *, p: float = 2) -> Scale:
+def global_lp_pool_scale(y: Array, x: Array, /, *, p: float = 2, stored: Stored = (None,)) -> Scale:
     """COMPOSED: powers, their sum and a root: see `_norm_scale`."""
-    return _norm_scale(y, math.prod(x.shape[2:]), p)
+    powers, axes = np.abs(x) ** p, _spatial(x)
+    vanished = powers_vanish(powers, axes, stored[0]) & (x != 0).any(axis=axes, keepdims=True)
+    spilled = overflows(powers.sum(axis=axes, keepdims=True), stored[0]) | vanished
+    return _norm_scale(y, math.prod(x.shape[2:]), p, spilled)
 
 
 @kernel("MaxUnpool", since=9, scale=exact)

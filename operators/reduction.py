@@ -9,12 +9,15 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..errors import InvalidAttributeError
+from ._spilling import opened, overflows, powers_vanish, squares_spill
 from .registry import kernel, products, scale
 from .scale import Array, Rule, Scale
 
 Axes = tuple[int, ...]
 Body = Callable[[Array, Axes, bool], Array]
 ScaleBody = Callable[[Array, Array, Axes, bool], Scale]
+SpillBody = Callable[[Array, Axes, bool, np.dtype[Any] | None], Array]
+Stored = Sequence[np.dtype[Any] | None]
 
 ROOT_ROUNDINGS = 2.0
 """Roundings after the sum of squares: the root (1) and one spare for a runtime that scales by the largest element."""
@@ -149,23 +152,35 @@ def _log_sum_exp_scale(y: Array, x: Array, axes: Axes, keepdims: bool) -> Scale:
     return Scale(size if keepdims else np.squeeze(size, axes), _count(x, axes) + LOG_ROUNDINGS, Rule.COMPOSED)
 
 
+def _sum_spills(x: Array, axes: Axes, keepdims: bool, dtype: np.dtype[Any] | None) -> Array:
+    """Where a sum that is divided, or whose logarithm is taken, may overflow."""
+    return overflows(_l1(x, axes, keepdims), dtype)
+
+
+def _squares_spill(x: Array, axes: Axes, keepdims: bool, dtype: np.dtype[Any] | None) -> Array:
+    """Where a sum of squares whose root is taken may overflow, or vanish."""
+    vanished = powers_vanish(x * x, axes, dtype, keepdims=keepdims) & np.any(x != 0, axis=axes, keepdims=keepdims)
+    return squares_spill(x, axes, dtype, keepdims=keepdims) | vanished
+
+
 class Reduction(NamedTuple):
-    """One reduction: what it computes, its scale, and since when `axes` is an input."""
+    """One reduction: what it computes, its scale, since when `axes` is an input, and where a step leaves its range."""
 
     body: Body
     scale: ScaleBody | None
     axes_input_since: int
+    spills: SpillBody | None = None
 
 
 REDUCTIONS: dict[str, Reduction] = {
     "ReduceSum": Reduction(_add, _sum_scale, 13),
-    "ReduceMean": Reduction(_mean, _mean_scale, 18),
+    "ReduceMean": Reduction(_mean, _mean_scale, 18, _sum_spills),
     "ReduceMax": Reduction(_max, None, 18),
     "ReduceMin": Reduction(_min, None, 18),
     "ReduceProd": Reduction(_prod, _prod_scale, 18),
     "ReduceL1": Reduction(_l1, _sum_scale, 18),
-    "ReduceL2": Reduction(_l2, _l2_scale, 18),
-    "ReduceLogSum": Reduction(_log_sum, _log_sum_scale, 18),
+    "ReduceL2": Reduction(_l2, _l2_scale, 18, _squares_spill),
+    "ReduceLogSum": Reduction(_log_sum, _log_sum_scale, 18, _sum_spills),
     "ReduceLogSumExp": Reduction(_log_sum_exp, _log_sum_exp_scale, 18),
     "ReduceSumSquare": Reduction(_sum_square, _sum_square_scale, 18),
 }
@@ -194,13 +209,22 @@ def _register(op_type: str, reduction: Reduction) -> None:
     def by_input(x: Array, axes: Array | None = None, /, *, keepdims: int = 1, noop_with_empty_axes: int = 0) -> Array:
         return np.asarray(body(x, _resolve(x, axes, bool(noop_with_empty_axes)), bool(keepdims)))
 
-    def attribute_scale(y: Array, x: Array, /, *, axes: Sequence[int] | None = None, keepdims: int = 1) -> Scale:
-        return _scale(reduction.scale, y, x, _resolve(x, axes, False), bool(keepdims))
+    def attribute_scale(
+        y: Array, x: Array, /, *, axes: Sequence[int] | None = None, keepdims: int = 1, stored: Stored = (None,)
+    ) -> Scale:
+        return _scale(reduction, y, x, _resolve(x, axes, False), bool(keepdims), stored[0])
 
     def input_scale(
-        y: Array, x: Array, axes: Array | None = None, /, *, keepdims: int = 1, noop_with_empty_axes: int = 0
+        y: Array,
+        x: Array,
+        axes: Array | None = None,
+        /,
+        *,
+        keepdims: int = 1,
+        noop_with_empty_axes: int = 0,
+        stored: Stored = (None,),
     ) -> Scale:
-        return _scale(reduction.scale, y, x, _resolve(x, axes, bool(noop_with_empty_axes)), bool(keepdims))
+        return _scale(reduction, y, x, _resolve(x, axes, bool(noop_with_empty_axes)), bool(keepdims), stored[0])
 
     described = getattr(reduction.scale, "__doc__", None) or "Exact: no rounding."
     attribute_scale.__doc__ = input_scale.__doc__ = described
@@ -208,10 +232,11 @@ def _register(op_type: str, reduction: Reduction) -> None:
     scale(op_type, since=since)(input_scale)
 
 
-def _scale(function: ScaleBody | None, y: Array, x: Array, axes: Axes, keepdims: bool) -> Scale:
-    if function is None or y.dtype.kind != "f":
+def _scale(reduction: Reduction, y: Array, x: Array, axes: Axes, keepdims: bool, dtype: np.dtype[Any] | None) -> Scale:
+    if reduction.scale is None or y.dtype.kind != "f":
         return Scale(np.zeros(()), 0, Rule.EXACT)
-    return function(y, x, axes, keepdims)
+    found = reduction.scale(y, x, axes, keepdims)
+    return found if reduction.spills is None else opened(found, reduction.spills(x, axes, keepdims, dtype))
 
 
 for _op_type, _reduction in REDUCTIONS.items():

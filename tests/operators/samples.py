@@ -297,8 +297,13 @@ def _by_operator() -> Mapping[tuple[str, str], list[Case]]:
     return found
 
 
-def samples_of(schema: onnx.defs.OpSchema) -> list[Sample]:
-    """Calls that this version of an operator allows: one that has most of its inputs, and the further ones."""
+def samples_of(schema: onnx.defs.OpSchema, *, all_tests: bool = False) -> list[Sample]:
+    """Calls that this version of an operator allows: one that has most of its inputs, and the further ones.
+
+    Args:
+        schema: of the version.
+        all_tests: take every node test that it allows, not only one.
+    """
     key = (schema.domain, schema.name)
     found = [x for x in EXTRA.get(key, ()) if _allows(schema, x)]
     by_hand = BY_HAND.get((*key, schema.since_version))
@@ -306,7 +311,7 @@ def samples_of(schema: onnx.defs.OpSchema) -> list[Sample]:
         return [by_hand, *found]
     there = [Sample(case.inputs, case.attributes, len(case.outputs)) for case in _ordered(key, schema)]
     fitting = [x for x in there if _allows(schema, x) and _holds_something(x)]
-    return [*fitting[:1], *found]
+    return [*(fitting if all_tests else fitting[:1]), *found]
 
 
 def _ordered(key: tuple[str, str], schema: onnx.defs.OpSchema) -> list[Case]:
