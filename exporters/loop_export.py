@@ -121,10 +121,10 @@ def finish_loop(
     return {**stated, "graphs": [describe_loop(loop, proof, wanted, origins)], "files": files}, (proof,)
 
 
-def extended(content: Mapping[str, Any], stated: Mapping[str, Any]) -> dict[str, Any]:
-    """A manifest's content with what `finish_loop` stated."""
+def extended(content: Mapping[str, Any], stated: Mapping[str, Any], files: Mapping[str, Any]) -> dict[str, Any]:
+    """A manifest's content with what `finish_loop` stated, and more files."""
     graphs = [*content["graphs"], *stated.get("graphs", ())]
-    return {**content, **stated, "graphs": graphs, "files": {**content["files"], **stated.get("files", {})}}
+    return {**content, **stated, "graphs": graphs, "files": {**content["files"], **stated.get("files", {}), **files}}
 
 
 def greedy(module: nn.Module, loop: Loop, stored: torch.dtype) -> Array:
