@@ -40,6 +40,7 @@ from .serialization import WrittenFile, weight_bytes, write_bytes, write_model
 from .subject import Parameters, Subject, architecture_subject, module_state, parameter_count, seeded
 from .sweep import check_dynamic, swept_sizes, traced_sizes
 from .targets import NATIVE, bundle_name, check_target, default_opset
+from .tokenizers import copy_tokenizer
 from .translation import Trace, Translation, Translations, translate
 
 Say = Callable[[str], None]
@@ -233,7 +234,8 @@ def export_subject(
             stated, proved = finish_loop(subject, loop, [exported for exported, _ in pairs], request.say)
             proofs += proved
         bundle = Bundle(name, target, {}, proofs, written=False, durations_s=clock.durations_s)
-        content = extended(_content(subject, request, bundle, pairs), stated)
+        words = () if subject.generation is None else copy_tokenizer(source.weights, staged.folder)
+        content = extended(_content(subject, request, bundle, pairs), stated, describe_files(words))
         record = {"proof": [describe_proof(proof) for proof in proofs]}
         manifest = write_manifest(staged.folder, {**content, "command": command, "record": record})
         if not bundle.is_wrong:
