@@ -129,7 +129,23 @@ def _spatial(node: Any, rank: int) -> list[Any]:
 
 
 def _same(a: Sequence[Any], b: Sequence[Any]) -> bool:
-    return all(statically_known_true(one == other) for one, other in zip(a, b, strict=True))
+    return all(_is_equal(one, other) for one, other in zip(a, b, strict=True))
+
+
+def _is_equal(a: Any, b: Any) -> bool:
+    """Whether two sizes are equal whenever the program runs, as far as its guards tell.
+
+    A module that says `torch._check(height % 8 == 0)` makes 2 · (height // 2) the height.
+    """
+    if statically_known_true(a == b):
+        return True
+    symbolic = next((size for size in (a, b) if isinstance(size, torch.SymInt)), None)
+    if symbolic is None:
+        return False
+    known = [mod.args for mod in symbolic.node.shape_env.divisible if mod.args[0].is_Symbol and mod.args[1].is_Integer]
+    multiples = {symbol: n * sympy.Dummy(integer=True, positive=True) for symbol, n in known}
+    one, other = (sympy.sympify(_expression(size)).subs(multiples) for size in (a, b))
+    return sympy.expand(one - other) == 0
 
 
 def _pool_of(indices: Any) -> Node | None:
@@ -166,7 +182,7 @@ def _fitted(size: Any, output: Any, window: Window | None) -> Window | None:
     if window is None:
         return _linear(size, output)
     made = (size - 1) * window.stride + window.kernel - window.padding
-    return window if statically_known_true(made == output) else None
+    return window if _is_equal(made, output) else None
 
 
 def _linear(size: Any, output: Any) -> Window | None:
