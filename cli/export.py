@@ -195,17 +195,16 @@ def _export_one(
 
 
 def check_loop(names: list[str]) -> None:
-    """Refuse `--loop` for what appends no words to its output.
+    """Refuse `--loop` for what makes neither texts nor pictures.
 
     Raises:
         InvalidArgumentError: names the first, and what does.
     """
-    from ..generation.registry import GENERATORS, TEXT  # noqa: PLC0415 - only what is asked for
+    from ..generation.registry import GENERATORS  # noqa: PLC0415 - only what is asked for
 
-    known = [name for name, entry in GENERATORS.items() if entry.gives == TEXT]
-    foreign = [name for name in names if name not in known]
+    foreign = [name for name in names if name not in GENERATORS]
     if foreign:
-        raise InvalidArgumentError(f"--loop means nothing to {foreign[0]}; it does to {', '.join(known)}")
+        raise InvalidArgumentError(f"--loop means nothing to {foreign[0]}; it does to {', '.join(GENERATORS)}")
 
 
 @contextmanager

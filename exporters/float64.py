@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from torch._ops import HigherOrderOperator
 from torch.export.graph_signature import InputKind
 from torch.fx import Interpreter, Node
 from torch.nn.functional import rms_norm
@@ -32,6 +33,8 @@ class Widening(TorchDispatchMode):
     an embedding are widened when they are found, and products take them in blocks (`wide_products`).
     """
 
+    supports_higher_order_operators = True
+
     def __init__(self, release: Release) -> None:
         super().__init__()
         self._products = Products(release)
@@ -40,6 +43,9 @@ class Widening(TorchDispatchMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
+        if isinstance(func, HigherOrderOperator):
+            with self:  # which is off in here, and must be on in the branches
+                return run_control_flow(func, *pytree.tree_map(widened, args), **kwargs)
         if func in VIEWS and is_large(args[0]):
             return func(*args, **kwargs)
         if func in LOOKUPS and is_large(args[0]):
@@ -50,6 +56,23 @@ class Widening(TorchDispatchMode):
         wide_args, wide_kwargs = pytree.tree_map(widened, args), pytree.tree_map(widened, kwargs)
         result = func(*wide_args, **wide_kwargs)
         return result if func._schema.is_mutable else pytree.tree_map(widened, result)
+
+
+def run_control_flow(operator: HigherOrderOperator, *args: Any, **kwargs: Any) -> Any:
+    """`torch.cond` and `torch.while_loop` taken step by step, so that whatever intercepts operations sees each one.
+
+    Raises:
+        NotImplementedError: another operator of this kind.
+    """
+    if operator is torch.ops.higher_order.cond:
+        chosen, taken, otherwise, operands = args
+        return (taken if bool(chosen) else otherwise)(*operands)
+    if operator is torch.ops.higher_order.while_loop:
+        holds, body, carried, constants = args
+        while bool(holds(*carried, *constants)):
+            carried = body(*carried, *constants)
+        return tuple(carried)
+    raise NotImplementedError(f"torch's {operator.name()} is not run in float64; allowed are cond and while_loop")
 
 
 def widen_small(module: torch.nn.Module, shelf: Shelf) -> None:

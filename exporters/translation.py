@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import ast
+import io
 import logging
 import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -190,12 +191,13 @@ def _convert(
 @contextmanager
 def _translating(doing: str) -> Iterator[None]:
     """PyTorch's failures, of whatever type, in one line; its doubts are not shown: the proof settles them."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")]
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "torch.fx", "onnxscript", "onnx_ir")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.ERROR)
     try:
-        with warnings.catch_warnings(action="ignore"):
+        # torch prints the graph that it could not finish
+        with warnings.catch_warnings(action="ignore"), redirect_stderr(io.StringIO()):
             yield
     except Exception as error:
         raise ExportError(f"{doing}: {_reason(error)}") from error
@@ -204,12 +206,16 @@ def _translating(doing: str) -> Iterator[None]:
             logger.setLevel(level)
 
 
+DATA_DEPENDENT = " (a Python `if` or loop that depends on values; torch.cond and while_loop can be exported)"
+
+
 def _reason(error: BaseException) -> str:
     """The innermost cause, its first line that says something."""
     while error.__cause__ is not None:
         error = error.__cause__
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[0] if lines else 'no message'}"
+    advice = DATA_DEPENDENT if type(error).__name__ == "GuardOnDataDependentSymNode" else ""
+    return f"{type(error).__name__}: {lines[0] if lines else 'no message'}{advice}"
 
 
 def _finish(spec: GraphSpec, program: torch.onnx.ONNXProgram, before: Snapshot, opset: int, remark: str) -> Translation:

@@ -53,6 +53,19 @@ def test_right_module_is_proved_at_other_opsets_and_types(zoo, name, opset, dtyp
     assert bundle.written
 
 
+@pytest.mark.parametrize(("name", "op_type"), [("branching", "If"), ("looping", "Loop")])
+def test_control_flow_is_proved(zoo, name, op_type):
+    bundle = zoo(name)
+    assert (bundle.translation, bundle.runtime) == (Standing.PASSED, Standing.PASSED)
+    assert op_type in operators(bundle)
+
+
+def test_branch_that_cannot_be_traced_is_refused_with_advice_and_torch_prints_nothing(zoo, capfd):
+    with pytest.raises(ExportError, match=r"data-dependent .*torch\.cond and while_loop can be exported"):
+        zoo("guarded")
+    assert capfd.readouterr() == ("", "")
+
+
 def operators(bundle):
     return {node.op_type for node in onnx.load(bundle.path / "model.onnx").graph.node}
 

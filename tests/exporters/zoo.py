@@ -7,6 +7,7 @@ import math
 import torch
 import torch.nn.functional as F  # noqa: N812 - its usual name
 from torch import Tensor, nn
+from torch._higher_order_ops import while_loop
 
 
 class Buffers(nn.Module):
@@ -213,6 +214,50 @@ def only_module():
 def zeros():
     """Example inputs that say nothing: a wrong graph would be right on them."""
     return Picture(), (torch.zeros(2, 3, 12, 14),)
+
+
+class Branching(nn.Module):
+    """A branch that values decide: an If node, with parameters in either branch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.warm, self.cold = nn.Linear(4, 4), nn.Linear(4, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cond(x.sum() > 0, lambda x: self.warm(x).relu(), lambda x: self.cold(x) - 1, (x,))
+
+
+class Looping(nn.Module):
+    """A loop whose body has parameters: a Loop node."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.step = nn.Linear(4, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        def body(i: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
+            return i + 1, torch.tanh(self.step(h))
+
+        return while_loop(lambda i, _: i < 5, body, (torch.tensor(0), x))[1]
+
+
+class Guarded(nn.Module):
+    """A Python `if` on a value, which cannot be traced."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * 2 if x.sum() > 0 else x - 1
+
+
+def branching():
+    return Branching(), (torch.randn(3, 4),)
+
+
+def looping():
+    return Looping(), (torch.randn(3, 4),)
+
+
+def guarded():
+    return Guarded(), (torch.randn(3, 4),)
 
 
 instance = nn.Sequential(nn.Linear(3, 4), nn.GELU())
