@@ -24,6 +24,17 @@ EXPECTED = {
     "vgg16": 138_357_544,
     "resnet18": 11_689_512,
     "attention": 4 * 512 * 512,
+    "zfnet": 62_357_608,
+    "conv-autoencoder": 2 * (3 * 100 * 25 + 100 * 150 * 25 + 150 * 200 * 9) + (100 + 150 + 200) + (150 + 100 + 3),
+    "unet": sum(
+        9 * (above * c + c * c + c * c + 2 * c * c + c * out) + 4 * c + out  # down, deconvolution, up
+        for above, c, out in ((1, 64, 64), (64, 128, 64), (128, 256, 128), (256, 512, 256))
+    )
+    + 9 * 2 * 512 * 1024
+    + 1024
+    + 512
+    + 64 * 2
+    + 2,
     "transformer": 37000 * 512
     + 6 * (4 * 512**2 + 2 * 512 * 2048 + 2560 + 2048)
     + 6 * (8 * 512**2 + 2 * 512 * 2048 + 5632),
@@ -117,7 +128,9 @@ def test_forward_gives_the_declared_shapes_at_every_size_of_every_axis(entry, sp
         _, results = run(entry, spec, **sizes)
         expected = [port.sizes(spec.sizes(**sizes)) for port in spec.outputs]
         assert [tuple(item.shape) for item in results] == expected, sizes
-        assert all(item.dtype == torch.float32 and item.isfinite().all() for item in results)
+        types = [torch.float32 if port.dtype == "float" else getattr(torch, port.dtype) for port in spec.outputs]
+        assert [item.dtype for item in results] == types
+        assert all(item.isfinite().all() for item in results)
 
 
 @pytest.mark.parametrize(("entry", "spec"), GRAPHS)
