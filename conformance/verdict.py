@@ -523,11 +523,12 @@ def _between(judged: Judged, z: Array, k: float, verdict: Verdict, witness: Witn
     finding = witness.examine(suspects, z.reshape(-1)[suspects], judged.actual)
     if finding.explained:
         return replace(verdict, message=finding.text)
-    worst = int(suspects[finding.worst])
     many = (
         f"{int(standing_out.sum())} of {z.size} elements stand out" if standing_out.any() else "the whole tensor is off"
     )
-    return replace(verdict, outcome=Outcome.FAILED, message=f"{many}: {finding.text}; worst {_describe(judged, worst)}")
+    return replace(
+        verdict, outcome=Outcome.FAILED, message=f"{many}: {finding.text}; worst {_describe(judged, finding.worst)}"
+    )
 
 
 MOST_SUSPECTS = 256

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -33,7 +33,7 @@ ACCEPTED_FLOOR = 8.0
 
 @dataclass(frozen=True)
 class Finding:
-    """What a witness says: whether the deviations are explained, the position of the worst suspect, and why."""
+    """What a witness says: whether the deviations are explained, the flat index of the worst element, and why."""
 
     explained: bool
     worst: int
@@ -68,13 +68,13 @@ class SummandWitness:
         beyond = np.flatnonzero(z > accepted)
         looped = beyond[np.argsort(-(z[beyond] / accepted[beyond]), kind="stable")[:MOST_LOOPED]]
         if looped.size == 0:
-            return _compare(z, accepted, f"the random walk of sums in {len(ORDERS)} orders")
+            return _compare(indices, z, accepted, f"the random walk of sums in {len(ORDERS)} orders")
         # Roundings of like summands are correlated, and where they fall is luck: the level of all suspects counts too.
         seen = observed_error(terms[looped]) / unit[looped]
         level = np.maximum(seen, float(np.sqrt(np.mean(seen**2))))
         accepted = np.maximum(accepted[looped], OBSERVED_RATIO * level)
-        finding = _compare(z[looped], accepted, f"sums in {len(ORDERS) + len(LANES) + 1} orders in float32")
-        return replace(finding, worst=int(looped[finding.worst]))
+        orders = len(ORDERS) + len(LANES) + 1
+        return _compare(indices[looped], z[looped], accepted, f"sums in {orders} orders in float32")
 
 
 MOST_LOOPED = 64
@@ -155,12 +155,16 @@ def _fused(terms: Array) -> Array:
     return sums
 
 
-def _compare(z: Array, accepted: Array, what: str) -> Finding:
+def _compare(indices: Array, z: Array, accepted: Array, what: str) -> Finding:
     ratio = z / accepted
-    worst = int(ratio.argmax())
-    if ratio[worst] <= 1:
-        return Finding(True, worst, f"borderline, explained by {what}: |z| = {z[worst]:.4g} <= {accepted[worst]:.4g}")
-    return Finding(False, worst, f"|z| = {z[worst]:.4g}, where {what} stay below {accepted[worst]:.4g}")
+    i = int(ratio.argmax())
+    explained = bool(ratio[i] <= 1)
+    text = (
+        f"borderline, explained by {what}: |z| = {z[i]:.4g} <= {accepted[i]:.4g}"
+        if explained
+        else f"|z| = {z[i]:.4g}, where {what} stay below {accepted[i]:.4g}"
+    )
+    return Finding(explained, int(indices[i]), text)
 
 
 PLAIN_LANES: tuple[int, ...] = (1, 2, 4, 8, 16)
@@ -189,7 +193,7 @@ class PlainWitness:
             size = np.maximum(self.scale.magnitude * half_unit(format_), format_.smallest_normal)
         level = max(self._level(actual.dtype, size, lanes) for lanes in PLAIN_LANES)
         accepted = np.full(len(indices), max(ACCEPTED_FLOOR, PLAIN_RATIO * level))
-        return _compare(z, accepted, "the kernel in float32 with plain loops")
+        return _compare(indices, z, accepted, "the kernel in float32 with plain loops")
 
     def _level(self, dtype: np.dtype[Any], size: Array, lanes: int) -> float:
         """How large the errors of the plain kernel are: the largest of the tensor, which long rows share."""
@@ -214,9 +218,8 @@ class RowWitness:
         rows = rows_of(self.plain.call) if finding.explained else None
         if rows is None:
             return finding
-        own = own_deviations(rows, actual, self.plain.reference).reshape(-1)[indices]
-        own = own / half_unit(float_format(actual.dtype))
-        worst = int(own.argmax())
+        own = own_deviations(rows, actual, self.plain.reference).reshape(-1) / half_unit(float_format(actual.dtype))
+        worst = int(own.argmax())  # of all elements: what a row shares can stand out more than one that is wrong
         if own[worst] <= OWN:
             return finding
         text = f"{own[worst]:.4g} half-units apart from its row, whose elements share all errors but {OWN:g}"

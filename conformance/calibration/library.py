@@ -45,7 +45,7 @@ MODULES = (
 )
 FAMILIES: dict[str, Family] = {module.FAMILY.name: module.FAMILY for module in MODULES}
 
-PARTS = 24
+PARTS = 8
 """Pieces of a family in a full run, for several processes and for the progress to be seen."""
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from onnx_arch.conformance import witness
-from onnx_arch.conformance.calibration import library, trials
+from onnx_arch.conformance.calibration import library, table, trials
 from onnx_arch.conformance.calibration.case import Case, Family, Variant, faults
 from onnx_arch.conformance.calibration.library import FAMILIES, Piece, run, run_piece
 from onnx_arch.conformance.calibration.like import reach
@@ -21,7 +21,7 @@ from onnx_arch.conformance.nodes import judge_node
 from onnx_arch.conformance.results import NodeResult, Outcome
 
 F = np.float32
-QUICK = ("pooling", "reductions", "quantisation", "casts", "recurrent", "normalisation")
+QUICK = ("reductions", "quantisation", "casts", "recurrent", "normalisation")
 
 
 def _trials(family: str) -> list[Trial]:
@@ -106,7 +106,7 @@ def test_moved_is_counted_in_units_of_the_promise() -> None:
     case = Case("MatMul", (np.ones((1, 16), F), np.ones((16, 1), F)), {}, "equal", 16)
     subject = trials.Subject(case, 1)
     right = (blas(np.ones((1, 16), F), np.ones((16, 1), F)),)
-    assert subject.moved(right, (right[0] + F(1),)) == pytest.approx(2**24 / 64)
+    assert subject.moved(right, (right[0] + F(1),)) == pytest.approx(2**24 / 64, rel=2e-3)  # |a|·|b| is rounded up
     assert subject.moved(right, right) == 0.0
     assert subject.moved(right, (right[0].astype(np.float64),)) == np.inf
 
@@ -119,11 +119,17 @@ def test_usual_deviation_is_the_largest_of_the_correct_variants() -> None:
 
 
 def test_sums_of_equal_summands_stay_within_what_the_witness_accepts() -> None:
-    count, largest = reach(8)
-    assert count > 4000
+    count, largest = reach(4)
+    assert count > 2000
     assert 1.0 < largest < witness.OBSERVED_RATIO
 
 
+@pytest.fixture
+def _few_sums(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(table, "SUMS_OF_EQUALS", 1)
+
+
+@pytest.mark.usefixtures("_few_sums")
 def test_document_begins_with_the_goals_and_counts_what_was_tried() -> None:
     found = _trials("casts")
     text = document(found)
@@ -135,6 +141,7 @@ def test_document_begins_with_the_goals_and_counts_what_was_tried() -> None:
         assert f" {name} |" in text
 
 
+@pytest.mark.usefixtures("_few_sums")
 def test_document_lists_what_was_missed_and_what_was_condemned(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trials, "judge_node", _verdict_of(Outcome.PASSED))
     blind = document(_trials("casts"))
