@@ -7,8 +7,12 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from onnx_arch.exporters.bundle import Bundle
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -36,15 +40,15 @@ def onnx_arch(tmp_path: Path) -> Run:
 
 
 @pytest.fixture(scope="session")
-def loops(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """The bundle of a language model at tiny size, with its one-file graph; made once."""
-    made: dict[str, Path] = {}
+def loops(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Bundle]:
+    """The export of a language model at tiny size, with its one-file graph; made once."""
+    made: dict[str, Bundle] = {}
 
-    def bundle(name: str) -> Path:
+    def bundle(name: str) -> Bundle:
         if name not in made:
             from onnx_arch.exporters.export import export_architecture  # noqa: PLC0415 - imports torch
 
-            made[name] = export_architecture(name, tmp_path_factory.mktemp("loops"), preset="tiny", loop=True).path
+            made[name] = export_architecture(name, tmp_path_factory.mktemp("loops"), preset="tiny", loop=True)
         return made[name]
 
     return bundle

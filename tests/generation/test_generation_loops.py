@@ -54,7 +54,7 @@ def without_padding(name, row, prompt, width):
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("form", ["python", "one file"])
 def test_best_words_are_those_of_the_network_without_cache(loops, name, form):
-    bundle = loops(name)
+    bundle = loops(name).path
     manifest, texts, given = batch(bundle)
     if form == "python":
         words = run_loop(bundle, manifest, given, LENGTH, Request())
@@ -72,7 +72,7 @@ SETTINGS = [(1.0, 0, 1.0), (0.7, 5, 1.0), (1.5, 0, 0.8), (1.0, 12, 0.6)]
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("seed", [0, 3])
 def test_sampled_words_are_the_same_in_both_forms_and_follow_the_seed(loops, name, seed):
-    bundle = loops(name)
+    bundle = loops(name).path
     manifest, _, given = batch(bundle)
     for temperature, top_k, top_p in SETTINGS:
         request = Request(seed=seed, temperature=temperature, top_k=top_k, top_p=top_p)
@@ -88,7 +88,7 @@ def test_sampled_words_are_the_same_in_both_forms_and_follow_the_seed(loops, nam
 
 @pytest.mark.parametrize("name", NAMES)
 def test_texts_end_with_their_end_token_and_are_padded_behind_it(loops, name):
-    bundle = loops(name)
+    bundle = loops(name).path
     manifest, _, given = batch(bundle, count=40)
     words = one_file(bundle, given.ids, given.mask, 60, temperature=3.0, seed=1)
     begin = given.ids.shape[1] if name == "gpt2" else 1
@@ -102,7 +102,7 @@ def test_texts_end_with_their_end_token_and_are_padded_behind_it(loops, name):
 
 
 def test_the_loop_is_over_when_every_text_is(loops):
-    bundle = loops("t5")
+    bundle = loops("t5").path
     ids = np.array([[5, 6]])
     lengths = {one_file(bundle, ids, np.ones_like(ids), 1000, temperature=5.0, seed=seed).shape[1] for seed in range(4)}
     assert max(lengths) < 1000
@@ -111,7 +111,7 @@ def test_the_loop_is_over_when_every_text_is(loops):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_no_room_for_a_word_gives_none(loops, name):
-    bundle = loops(name)
+    bundle = loops(name).path
     ids = np.array([[5, 6, 7]])
     expected = [[5, 6, 7]] if name == "gpt2" else [[0]]
     for length in (0, 1, len(expected[0])):
@@ -120,13 +120,13 @@ def test_no_room_for_a_word_gives_none(loops, name):
 
 def test_a_text_is_never_longer_than_the_network_holds(loops):
     ids = np.array([[5, 6, 7]])
-    words = one_file(loops("gpt2"), ids, np.ones_like(ids), 1000, temperature=0.0)
+    words = one_file(loops("gpt2").path, ids, np.ones_like(ids), 1000, temperature=0.0)
     assert words.shape[1] <= 64
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_one_file_graph_is_valid_and_its_large_weights_are_those_of_the_others(loops, name):
-    bundle = loops(name)
+    bundle = loops(name).path
     onnx.checker.check_model(str(bundle / "generate.onnx"), full_check=True)
     model = onnx.load(bundle / "generate.onnx", load_external_data=False)
     assert [value.name for value in model.graph.input] == [
@@ -145,7 +145,7 @@ def test_one_file_graph_is_valid_and_its_large_weights_are_those_of_the_others(l
 
 
 def test_a_weight_of_both_graphs_is_stored_once_in_the_whole(loops):
-    model = onnx.load(loops("t5") / "generate.onnx", load_external_data=False)
+    model = onnx.load(loops("t5").path / "generate.onnx", load_external_data=False)
     shared = [tensor for tensor in model.graph.initializer if list(tensor.dims) == [71, 32]]
     assert [tensor.name for tensor in shared] == ["shared.weight"]
 
@@ -160,8 +160,8 @@ def read_case(bundle):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_test_data_of_the_one_file_graph_agree_with_plain_onnxruntime(loops, name):
-    feeds, expected = read_case(loops(name))
-    session = onnxruntime.InferenceSession(loops(name) / "generate.onnx", providers=["CPUExecutionProvider"])
+    feeds, expected = read_case(loops(name).path)
+    session = onnxruntime.InferenceSession(loops(name).path / "generate.onnx", providers=["CPUExecutionProvider"])
     assert np.array_equal(session.run(None, feeds)[0], expected["sequences"])
 
 
@@ -195,7 +195,7 @@ def take_the_worst(body):
 
 @pytest.mark.parametrize("fault", [drop_position, forget_cache, swap_key_and_value, take_the_worst])
 def test_a_wrong_loop_is_caught_by_its_proof(loops, tmp_path, fault):
-    bundle = loops("gpt2")
+    bundle = loops("gpt2").path
     plan, _ = read_plan(read_manifest(bundle))
     model = onnx.load(bundle / "generate.onnx")
     feeds, _ = read_case(bundle)
@@ -215,7 +215,7 @@ def test_a_wrong_loop_is_caught_by_its_proof(loops, tmp_path, fault):
 
 
 def test_a_decoder_without_cache_or_with_a_foreign_input_makes_no_loop(loops, tmp_path):
-    bundle = loops("gpt2")
+    bundle = loops("gpt2").path
     plan, _ = read_plan(read_manifest(bundle))
     model = onnx.load(bundle / "model.onnx")
     model.graph.input[2].name = "speed"
@@ -239,7 +239,7 @@ class Recorder(Silent):
 
 @pytest.mark.parametrize("form", [False, True], ids=["python", "one file"])
 def test_words_are_told_as_they_come(loops, form):
-    bundle, watcher = loops("gpt2"), Recorder()
+    bundle, watcher = loops("gpt2").path, Recorder()
     request = Request(tokens=(5, 6, 7), max_length=12, one_file=form)
     result = generate_text(bundle, read_manifest(bundle), request, watcher)
     assert "".join(watcher.texts) == ",".join(map(str, result.tokens[0]))
@@ -248,7 +248,7 @@ def test_words_are_told_as_they_come(loops, form):
 
 
 def test_several_texts_of_one_prompt_differ_by_their_random_numbers(loops):
-    bundle = loops("gpt2")
+    bundle = loops("gpt2").path
     request = Request(tokens=(5, 6), count=4, temperature=1.0, max_length=20)
     result = generate_text(bundle, read_manifest(bundle), request, Silent())
     assert len(set(result.tokens)) == 4
@@ -272,13 +272,13 @@ def test_several_texts_of_one_prompt_differ_by_their_random_numbers(loops):
     ],
 )
 def test_bad_request_is_refused(loops, options, told):
-    bundle = loops("gpt2")
+    bundle = loops("gpt2").path
     with pytest.raises(InvalidArgumentError, match=told):
         generate_text(bundle, read_manifest(bundle), Request(**options), Silent())
 
 
 def test_a_bundle_without_what_is_asked_for_says_so(loops):
-    bundle = loops("gpt2")
+    bundle = loops("gpt2").path
     manifest = read_manifest(bundle)
     plain = {**manifest, "generation": {**manifest["generation"], "model": ""}}
     with pytest.raises(InvalidModelError, match=r"has no generate\.onnx; export it with --loop"):
@@ -288,7 +288,7 @@ def test_a_bundle_without_what_is_asked_for_says_so(loops):
 
 
 def test_outputs_of_a_session_are_its_next_inputs_without_a_copy(loops):
-    session = BoundSession(loops("gpt2") / "model.onnx")
+    session = BoundSession(loops("gpt2").path / "model.onnx")
     empty = np.zeros((1, 4, 0, 8), np.float32)
     caches = {name: empty for name in session.inputs if name.startswith("past_key_values")}
     ids = np.array([[3, 4, 5]])
@@ -299,7 +299,7 @@ def test_outputs_of_a_session_are_its_next_inputs_without_a_copy(loops):
 
 
 def test_failures_of_the_runtime_are_one_line(loops, tmp_path):
-    session = BoundSession(loops("gpt2") / "model.onnx")
+    session = BoundSession(loops("gpt2").path / "model.onnx")
     with pytest.raises(Exception, match="ONNX Runtime: ") as caught:
         session.run({"input_ids": np.zeros((1, 1, 1), np.int64)})
     assert "\n" not in str(caught.value)
@@ -318,7 +318,7 @@ main()
 
 @pytest.mark.parametrize("form", [[], ["--one-file"]], ids=["python", "one file"])
 def test_generate_needs_no_torch(loops, tmp_path, form):
-    words = ["generate", str(loops("t5")), "--tokens", "5,6,7", "--max-length", "9", "--json", "-", *form]
+    words = ["generate", str(loops("t5").path), "--tokens", "5,6,7", "--max-length", "9", "--json", "-", *form]
     done = subprocess.run(
         [sys.executable, "-c", WITHOUT_TORCH, *words], capture_output=True, text=True, cwd=tmp_path, check=True
     )
@@ -328,7 +328,7 @@ def test_generate_needs_no_torch(loops, tmp_path, form):
 
 
 def test_one_file_words_of_a_request_are_its_sequences(loops):
-    bundle = loops("t5")
+    bundle = loops("t5").path
     _, _, given = batch(bundle)
     assert np.array_equal(
         run_one_file(bundle, "generate.onnx", given, LENGTH, Request()), one_file(bundle, given.ids, given.mask)
