@@ -1,7 +1,11 @@
-"""Write a folder per finding (model.onnx, repro.py) and docs/findings.md from table.py: python findings/build.py"""
+"""Write a folder per finding (model.onnx, repro.py) and docs/findings.md from the tables: python findings/build.py
+
+Findings in OpenVINO are reproduced where it is installed: `--openvino PYTHON` names another interpreter that has it.
+"""
 
 from __future__ import annotations
 
+import argparse
 import shutil
 import subprocess
 import sys
@@ -11,7 +15,9 @@ from typing import Any
 import numpy as np
 import onnx
 from onnx import helper
-from table import FINDINGS, ORT, Finding
+from openvino_table import FINDINGS as OPENVINO_FINDINGS
+from record import OPENVINO, ORT, REFERENCE, Finding
+from table import FINDINGS as TABLE
 
 HERE = Path(__file__).resolve().parent
 PAGE = HERE.parent / "docs" / "findings.md"
@@ -26,7 +32,17 @@ RUN = {
     def run(feeds):
         return dict(zip(names, session.run(None, feeds)))
 """,
-    "onnx.reference": """from onnx.reference import ReferenceEvaluator
+    OPENVINO: """import openvino
+
+    config = {"INFERENCE_PRECISION_HINT": "f32"}
+    compiled = openvino.Core().compile_model(MODEL, "CPU", config)
+    names = [min(output.get_names()) for output in compiled.outputs]
+
+    def run(feeds):
+        values = compiled(list(feeds.values()))
+        return {name: np.array(values[i]) for i, name in enumerate(names)}
+""",
+    REFERENCE: """from onnx.reference import ReferenceEvaluator
 
     evaluator = ReferenceEvaluator(MODEL)
 
@@ -66,7 +82,7 @@ def same(actual, expected):
         return False
     if text or expected.dtype.kind not in "f":
         return bool(np.all(actual.astype(str) == expected.astype(str)))
-    return np.allclose(actual.astype(float), expected.astype(float), rtol={rtol}, atol={rtol}, equal_nan=True)
+    return np.allclose(actual.astype(float), expected.astype(float), rtol={rtol}, atol={atol}, equal_nan=True)
 
 
 def main():
@@ -146,7 +162,7 @@ def script_of(finding: Finding, version: str) -> str:
         opset=finding.opset,
         runtime=finding.runtime,
         version=version,
-        package="onnxruntime" if finding.runtime == ORT else "onnx",
+        package="onnx" if finding.runtime == REFERENCE else finding.runtime,
         text=finding.text.replace("\\", "\\\\"),
         why=finding.why.replace("\\", "\\\\"),
         feeds=mapping(finding.inputs, "x", finding.constants),
@@ -155,12 +171,13 @@ def script_of(finding: Finding, version: str) -> str:
         expected=mapping(finding.expected, "y"),
         load=RUN[finding.runtime].rstrip(),
         rtol=finding.precise,
+        atol=finding.precise if finding.absolute is None else finding.absolute,
     )
 
 
-def returned(folder: Path) -> tuple[int, str]:
+def returned(folder: Path, python: str) -> tuple[int, str]:
     """Exit status and output of a reproduction."""
-    done = subprocess.run([sys.executable, folder / "repro.py"], capture_output=True, text=True, check=False)
+    done = subprocess.run([python, folder / "repro.py"], capture_output=True, text=True, check=False)
     said = done.stdout.strip() or done.stderr.strip()
     return done.returncode, said.replace(f"{HERE.parent}/", "")
 
@@ -182,20 +199,32 @@ def section(number: int, finding: Finding, folder: Path, version: str, output: s
     return "\n".join([*lines, "```text", output, "```", ""])
 
 
-def main() -> int:
-    import onnxruntime
+DISTRIBUTIONS = {ORT: "onnxruntime", REFERENCE: "onnx", OPENVINO: "openvino"}
 
-    versions = {ORT: onnxruntime.__version__, "onnx.reference": onnx.__version__}
+
+def version_in(python: str, distribution: str) -> str:
+    """The version of a package as another interpreter has it."""
+    words = "import importlib.metadata as m, sys; print(m.version(sys.argv[1]))"
+    return subprocess.run(
+        [python, "-c", words, distribution], capture_output=True, text=True, check=True
+    ).stdout.strip()
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--openvino", metavar="PYTHON", default=sys.executable)
+    pythons = {ORT: sys.executable, REFERENCE: sys.executable, OPENVINO: parser.parse_args().openvino}
+    versions = {runtime: version_in(python, DISTRIBUTIONS[runtime]) for runtime, python in pythons.items()}
     for old in HERE.glob("[0-9][0-9]-*"):
         shutil.rmtree(old)
     parts, gone = [], []
-    for number, finding in enumerate(FINDINGS, 1):
+    for number, finding in enumerate((*TABLE, *OPENVINO_FINDINGS), 1):
         folder = HERE / f"{number:02d}-{finding.slug}"
         folder.mkdir()
         (folder / "model.onnx").write_bytes(model_of(finding).SerializeToString(deterministic=True))
         version = versions[finding.runtime]
         (folder / "repro.py").write_text(script_of(finding, version), encoding="utf-8")
-        status, output = returned(folder)
+        status, output = returned(folder, pythons[finding.runtime])
         if status != 1:
             gone.append(f"{folder.name}: status {status}: {output}")
         parts.append(section(number, finding, folder, version, output))
@@ -203,7 +232,8 @@ def main() -> int:
     head = (
         "# Findings\n\nValid calls that released runtimes compute wrongly or refuse, found by the generated suite of "
         "`onnx-arch conform`.\nEvery folder in `findings/` runs with NumPy and the runtime alone; its exit status is 0 "
-        "once the runtime is right.\n`python findings/build.py` regenerates this page.\n\n"
+        "once the runtime is right.\n`python findings/build.py` regenerates this page (`--openvino PYTHON` names an "
+        "interpreter that has OpenVINO).\n\n"
         "What is refused with a message that says so counts as well where the text allows it; what a runtime merely has "
         "no kernel for\n(a type, a version) does not.\n"
     )

@@ -1,0 +1,66 @@
+"""Erf loses its digits near zero.
+
+Erf, opset 13, on openvino 2026.4.0. Needs numpy and openvino alone: python repro.py
+The exit status is 0 once the runtime is right.
+
+The spec: Computes the error function of the given input tensor element-wise.
+erf(1e-4) = 1.1283792e-4. 1.1288857e-4 is returned, wrong in the fourth digit, where float32 has seven.
+"""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+
+MODEL = str(Path(__file__).with_name("model.onnx"))
+FEEDS = {
+    "x0": np.array([9.999999747378752e-05, 0.0010000000474974513], np.float32).reshape((2,)),
+}
+EXPECTED = {
+    "y0": np.array([0.00011283791536698118, 0.001128378789871931], np.float32).reshape((2,)),
+}
+
+
+def load():
+    import openvino
+
+    config = {"INFERENCE_PRECISION_HINT": "f32"}
+    compiled = openvino.Core().compile_model(MODEL, "CPU", config)
+    names = [min(output.get_names()) for output in compiled.outputs]
+
+    def run(feeds):
+        values = compiled(list(feeds.values()))
+        return {name: np.array(values[i]) for i, name in enumerate(names)}
+
+    return run
+
+
+def same(actual, expected):
+    actual = np.asarray(actual)
+    text = expected.dtype.kind in "OU"
+    if actual.shape != expected.shape or (not text and actual.dtype != expected.dtype):
+        return False
+    if text or expected.dtype.kind not in "f":
+        return bool(np.all(actual.astype(str) == expected.astype(str)))
+    return np.allclose(actual.astype(float), expected.astype(float), rtol=1e-05, atol=0, equal_nan=True)
+
+
+def main():
+    try:
+        run = load()
+        outputs = run(FEEDS)
+    except Exception as error:  # whatever it is: the call is valid
+        print("raised:", " ".join(str(error).split())[:300])
+        return 1
+    wrong = 0
+    for name, expected in EXPECTED.items():
+        right = same(outputs[name], expected)
+        wrong += not right
+        print(name, "right" if right else "WRONG")
+        print("  returned", np.asarray(outputs[name]).dtype, np.asarray(outputs[name]).tolist())
+        print("  expected", expected.dtype, expected.tolist())
+    return int(wrong > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
