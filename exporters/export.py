@@ -17,6 +17,7 @@ from torch import nn
 from ..architectures.specification import GraphSpec
 from ..errors import ExportError
 from ..graphs.test_data import tensor_proto
+from ..operators.mapped import keep_heap_small
 from .arrays import numpy_view, torch_dtype
 from .bundle import (
     FORMAT,
@@ -216,6 +217,7 @@ def export_subject(
         build: the subject, with parameters from where it is told.
         command: the words that make this bundle again.
     """
+    keep_heap_small()
     target, source, clock = request.output_dir / name, request.source, Clock()
     with seeded(source.seed), staged_folder(target) as staged:
         request.say(f"building {name}")

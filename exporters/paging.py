@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -35,6 +35,22 @@ COPIED_ELEMENTS = 1 << 22
 """Elements that are copied or converted at a time."""
 
 
+def is_shelved(shape: Sequence[int], dtype: torch.dtype) -> bool:
+    """Whether tensors of that shape are kept in files: large matrices and filters, no biases."""
+    return len(shape) > 1 and math.prod(shape) * dtype.itemsize >= SMALLEST_SHELVED_BYTES
+
+
+class _UnnamedFile:
+    """A file that is gone when nothing holds it any more."""
+
+    def __init__(self, folder: Path | None) -> None:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            self.descriptor = os.dup(file.fileno())
+
+    def __del__(self) -> None:
+        os.close(self.descriptor)
+
+
 @dataclass(frozen=True)
 class _Region:
     """A mapped range of addresses; `mapping` keeps it mapped, `file` is where room is reserved in it."""
@@ -42,7 +58,7 @@ class _Region:
     start: int
     stop: int
     mapping: Any
-    file: IO[bytes] | None = None
+    file: _UnnamedFile | None = None
 
 
 class Shelf:
@@ -62,7 +78,7 @@ class Shelf:
     def empty(self, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
         """A tensor of zeros in an unnamed file, which takes room when it is written; a small one in memory."""
         size = math.prod(shape) * dtype.itemsize
-        if size < SMALLEST_SHELVED_BYTES:
+        if not is_shelved(shape, dtype):
             return torch.zeros(tuple(shape), dtype=dtype)
         offset, end, mapping = self._free
         if mapping is None or offset + size > end:
@@ -72,13 +88,13 @@ class Shelf:
 
     def _new_file(self, size: int) -> tuple[int, mmap.mmap]:
         size = -(-size // mmap.PAGESIZE) * mmap.PAGESIZE
-        file = tempfile.TemporaryFile(dir=self._folder)  # noqa: SIM115 - it lives as long as its mapping
-        os.ftruncate(file.fileno(), size)
-        mapping = mmap.mmap(file.fileno(), size)
+        file = _UnnamedFile(self._folder)
+        os.ftruncate(file.descriptor, size)
+        mapping = mmap.mmap(file.descriptor, size)
         self.adopt(mapping, mapping, file)
         return size, mapping
 
-    def adopt(self, buffer: mmap.mmap | Tensor, owner: Any, file: IO[bytes] | None = None) -> None:
+    def adopt(self, buffer: mmap.mmap | Tensor, owner: Any, file: _UnnamedFile | None = None) -> None:
         """From now on, give back pages of this mapped file.
 
         Args:
@@ -112,7 +128,7 @@ class Shelf:
         region = self._region(tensor)
         if region is not None and region.file is not None and hasattr(os, "posix_fallocate"):
             size = tensor.numel() * tensor.element_size()
-            os.posix_fallocate(region.file.fileno(), tensor.data_ptr() - region.start, size)
+            os.posix_fallocate(region.file.descriptor, tensor.data_ptr() - region.start, size)
 
     def release(self, tensors: Iterable[Tensor]) -> None:
         """Give back the pages of those of the tensors that lie in mapped files."""
@@ -200,7 +216,7 @@ def built_on(shelf: Shelf, dtype: torch.dtype) -> Iterator[None]:
 
     def shelved(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
         drawn = parameter is not None and parameter.is_floating_point() and not shelf.holds(parameter)
-        if parameter is not None and drawn and parameter.numel() * dtype.itemsize >= SMALLEST_SHELVED_BYTES:
+        if parameter is not None and drawn and is_shelved(parameter.shape, dtype):
             parameter.data = shelf.empty(parameter.shape, dtype)
         register(module, name, parameter)
 
@@ -220,8 +236,8 @@ def shelve(module: nn.Module, shelf: Shelf) -> None:
     """
     for parameter in module.parameters():
         plain = type(parameter.data) is Tensor and parameter.layout == torch.strided and parameter.is_contiguous()
-        large = parameter.numel() * parameter.element_size() >= SMALLEST_SHELVED_BYTES
-        if plain and large and parameter.device.type == "cpu" and not shelf.holds(parameter):
+        large = parameter.device.type == "cpu" and is_shelved(parameter.shape, parameter.dtype)
+        if plain and large and not shelf.holds(parameter):
             place = shelf.empty(parameter.shape, parameter.dtype)
             shelf.write(place, parameter.data)
             parameter.data = place

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from torch import Tensor, nn
@@ -67,13 +67,22 @@ def _by_file(tensors: Mapping[str, Tensor], layout: CheckpointLayout) -> dict[st
     """Tensors by file; of several files, each has its keys without the part's name."""
     if not layout.files:
         return {WEIGHTS: dict(tensors)}
-    found: dict[str, dict[str, Tensor]] = {file: {} for file in layout.files.values()}
+    files = {part: _without_pickle(file) for part, file in layout.files.items()}
+    found: dict[str, dict[str, Tensor]] = {file: {} for file in files.values()}
     for key, tensor in tensors.items():
         part, _, rest = key.partition(".")
         if part not in layout.files:
             raise WeightsError(f"layout {layout.name}: {key} belongs to none of {', '.join(layout.files)}")
-        found[layout.files[part]][rest] = tensor
+        found[files[part]][rest] = tensor
     return found
+
+
+def _without_pickle(file: str) -> str:
+    """The name under which an ecosystem looks for the safetensors file in place of its pickled one."""
+    path = PurePosixPath(file)
+    if path.suffix == SAFETENSORS:
+        return file
+    return str(path.with_name(WEIGHTS if path.stem == "pytorch_model" else f"{path.stem}{SAFETENSORS}"))
 
 
 def _make_folder(folder: Path) -> None:

@@ -198,7 +198,8 @@ def layout_to_write(module: nn.Module, layouts: Sequence[CheckpointLayout], name
         if name == layout.name or (name is None and _leads_back(module, layout)):
             return layout
     allowed = ", ".join(layout.name for layout in written) or "none"
-    raise WeightsError(f"--layout {name!r}: checkpoints are written in the layouts {allowed}")
+    given = "no layout has a way back for every key" if name is None else f"--layout {name!r}"
+    raise WeightsError(f"{given}: checkpoints are written in the layouts {allowed}")
 
 
 def _leads_back(module: nn.Module, layout: CheckpointLayout) -> bool:

@@ -367,4 +367,4 @@ def test_layout_that_is_only_read_is_not_written(tmp_path):
 def test_layout_whose_way_back_leads_astray_is_refused(tmp_path):
     wrong = replace(PLAIN, name="wrong", renames=((r"^x\.", ""),), restores=((r"^", "y."),))
     with pytest.raises(WeightsError, match=r"weight is written as y\.weight, which is read as y\.weight"):
-        save_weights(nn.Linear(2, 2), tmp_path / "c.safetensors", (wrong,), Shelf())
+        save_weights(nn.Linear(2, 2), tmp_path / "c.safetensors", (wrong,), Shelf(), name="wrong")
