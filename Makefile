@@ -11,13 +11,14 @@ PYTHON ?= $(eval PYTHON := $(shell for name in python3.11 python3.12 python3.13 
 	$$name -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$name; break; }; done))$(PYTHON)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow lint types bench wheel clean
+.PHONY: help demo test test-slow lint types bench calibration wheel clean
 
 help:
 	@echo 'make demo       export ResNet-18, check it on a photograph, time it; writes $(DEMO)/report.html'
 	@echo 'make test       run the tests          make test-slow   run also those that take minutes'
 	@echo 'make lint       ruff                   make types       pyright'
 	@echo 'make bench      the speed figures of docs/benchmarks.md, measured here'
+	@echo 'make calibration  how often the verdict is wrong: docs/calibration.md, counted here'
 	@echo 'make wheel      dist/*.whl             make clean       remove what the others made'
 
 $(STAMP): pyproject.toml constraints.txt
@@ -49,6 +50,10 @@ types: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/python -m onnx_arch.benchmarks.speed
+
+# an interrupted run goes on where it was; `make clean` forgets it
+calibration: $(STAMP)
+	$(BIN)/python -m onnx_arch.conformance.calibration --resume build/calibration --write docs/calibration.md
 
 wheel: $(STAMP)
 	rm -rf build dist

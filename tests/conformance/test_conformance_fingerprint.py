@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from onnx_arch.conformance.calibration.data import matrices
-from onnx_arch.conformance.calibration.summing import blas
+from onnx_arch.conformance.calibration.summing import blas, lanes, sequential, shuffled
+from onnx_arch.conformance.fingerprint import _contains
 from onnx_arch.conformance.results import Outcome
 
 from .judged_nodes import judge
@@ -155,3 +156,59 @@ def test_nan_turned_to_zero_is_named() -> None:
 def test_operator_that_returns_its_input_is_named() -> None:
     x = np.random.default_rng(0).standard_normal((3, 4)).astype(np.float32)
     assert judge("Sigmoid", [x], x).fingerprint == "returns its input"
+
+
+def _buried(rows: int, columns: int, length: int, seed: int) -> tuple[Array, Array]:
+    """Sums of one large product, which TF32 holds exactly, and of small ones that it rounds."""
+    return matrices("dominated", rows, length, columns, seed)
+
+
+@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("length", [1024, 4608, 25088])
+def test_rounding_that_other_roundings_hide_is_seen_in_many_outputs(length: int, seed: int) -> None:
+    a, b = _buried(16, 64, length, seed)
+    row = judge("MatMul", [a, b], blas(_tf32(a), _tf32(b)))
+    assert row.outcome is Outcome.FAILED
+    assert row.fingerprint.startswith("TF32")
+
+
+@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("length", [1024, 4608, 25088])
+@pytest.mark.parametrize("order", [sequential, lanes, shuffled], ids=lambda f: f.__name__)
+def test_correct_sums_as_far_off_as_narrow_inputs_pass(
+    order: Callable[[Array, Array], Array], length: int, seed: int
+) -> None:
+    a, b = _buried(4, 32, length, seed)
+    row = judge("MatMul", [a, b], order(a, b))
+    assert row.outcome is Outcome.PASSED, row.message
+
+
+def test_rounding_is_seen_beside_the_errors_of_a_plain_loop() -> None:
+    """One float32 loop over TF32 inputs: its own errors are as large as what TF32 does."""
+    a, b = _buried(16, 64, 2304, 0)
+    wrong, right = sequential(_tf32(a), _tf32(b)), sequential(a, b)
+    exact = a.astype(np.float64) @ b
+    own, caused = np.std(right - exact), np.std(_tf32(a).astype(np.float64) @ _tf32(b) - exact)
+    assert 0.3 < own / caused < 3
+    assert judge("MatMul", [a, b], right).outcome is Outcome.PASSED
+    assert judge("MatMul", [a, b], wrong).outcome is Outcome.FAILED
+
+
+def test_effect_is_contained_once_and_not_in_part() -> None:
+    """By construction: noise of size one, and no, half, all or twice the effect in it."""
+    rng = np.random.default_rng(0)
+    effect, noise = rng.standard_normal(2000), rng.standard_normal(2000)
+    contained = [_contains(share * effect + noise, effect) for share in (0.0, 0.5, 1.0, 2.0)]
+    assert contained == [False, False, True, False]
+
+
+def test_effect_in_few_outputs_is_not_believed() -> None:
+    effect = np.random.default_rng(0).standard_normal(31)
+    assert not _contains(effect, effect)
+
+
+@pytest.mark.parametrize("seed", range(200))
+def test_effect_is_not_seen_in_noise(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    effect = rng.standard_normal(40) * np.exp(rng.standard_normal(40))
+    assert not _contains(rng.standard_t(3, 40), effect)

@@ -259,6 +259,51 @@ def test_special_values_in_a_product(name: str, left: float, right: float, store
     assert judge("MatMul", [a, b], np.full((2, 2), stored, np.float32)).outcome is outcome
 
 
+@pytest.mark.parametrize(
+    ("stored", "outcome"),
+    [
+        ([2.0**-16, 2.0**-17, 1.0], Outcome.PASSED),
+        ([0.0, 0.0, 1.0], Outcome.PASSED),
+        ([2.0**-16, 0.0, 1.0], Outcome.FAILED),
+    ],
+    ids=["kept", "all flushed", "one lost among others that are kept"],
+)
+def test_subnormal_float16_is_flushed_everywhere_or_nowhere(stored: list[float], outcome: Outcome) -> None:
+    a, b = np.array([[2.0**-16], [2.0**-17], [1.0]], np.float16), np.ones((1, 1), np.float16)
+    assert judge("MatMul", [a, b], np.array(stored, np.float16)[:, None]).outcome is outcome
+
+
+def test_deviation_where_none_is_allowed_is_the_worst_of_all() -> None:
+    """An element that admits no error at all is named before one that is only far beyond its bound."""
+    scale = Scale(np.array([1.0, 1e-30]), np.array([1.0, 0.0]), Rule.ULP)
+    actual = np.array([2.0, 1.0], np.float32)
+    verdict = judge_tensor(actual, np.array([1.0, 0.5]), np.dtype(np.float32), scale)
+    assert verdict.outcome is Outcome.FAILED
+    assert "[1]" in verdict.message
+
+
+@pytest.mark.parametrize("op_type", ["ReduceL1", "ReduceSumSquare", "ReduceProd"])
+@pytest.mark.parametrize("length", [1024, 25088])
+def test_reduction_by_a_loop_passes_and_off_by_a_thousandth_fails(op_type: str, length: int) -> None:
+    x = (1 + 1e-3 * np.random.default_rng(length).standard_normal((6, length))).astype(np.float32)
+    steps = {"ReduceL1": np.abs(x), "ReduceSumSquare": x * x, "ReduceProd": x}[op_type]
+    way = np.multiply if op_type == "ReduceProd" else np.add
+    y = way.accumulate(steps, axis=1)[:, -1:]
+    row = judge(op_type, [x, np.array([1])], y, opset=18)
+    assert row.outcome is Outcome.PASSED, row.message
+    y[3] *= np.float32(1.001)
+    assert judge(op_type, [x, np.array([1])], y, opset=18).outcome is Outcome.FAILED
+
+
+@pytest.mark.parametrize("p", [1, 2])
+def test_long_norm_by_a_loop_passes(p: int) -> None:
+    """The witness adds as the kernel does: equal values are where a loop is farthest off."""
+    x = np.full((2, 9216), 0.1234, np.float32)
+    total = np.add.accumulate(np.abs(x) ** p, axis=1, dtype=np.float32)[:, -1:]
+    row = judge("LpNormalization", [x], x / total ** np.float32(1 / p), {"p": p}, opset=22)
+    assert row.outcome is Outcome.PASSED, row.message
+
+
 @pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16])
 @pytest.mark.parametrize("kind", ["signed", "positive"])
 @pytest.mark.parametrize("length", [16, 1024, 25088])
