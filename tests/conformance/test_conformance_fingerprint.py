@@ -207,8 +207,9 @@ def test_effect_in_few_outputs_is_not_believed() -> None:
     assert not _contains(effect, effect)
 
 
-@pytest.mark.parametrize("seed", range(200))
+@pytest.mark.parametrize("seed", range(3))
 def test_effect_is_not_seen_in_noise(seed: int) -> None:
     rng = np.random.default_rng(seed)
-    effect = rng.standard_normal(40) * np.exp(rng.standard_normal(40))
-    assert not _contains(rng.standard_t(3, 40), effect)
+    for _ in range(1000):
+        effect = rng.standard_normal(40) * np.exp(rng.standard_normal(40))
+        assert not _contains(rng.standard_t(3, 40), effect)
