@@ -44,7 +44,7 @@ FINDINGS = (
         14,
         (i64([2**33, 2**31]), i64([1, 0])),
         (i64([2**33 + 1, 2**31]),),
-        "Performs element-wise binary addition; T: tensor(int64)",
+        "Performs element-wise binary addition (...) Constrain input and output types to all numeric tensors.",
         "2^33 + 1 fits into the type of the tensor thirty bits over. 1 comes back: the upper half of every number is cut "
         "off, without a word.",
         also="Mul, Abs, ReduceSum of int64.",
@@ -57,7 +57,7 @@ FINDINGS = (
         14,
         (f64([1e300, 1.0]), f64([0, 2.0**-40])),
         (f64([1e300, 1 + 2.0**-40]),),
-        "Performs element-wise binary addition; T: tensor(double)",
+        "Performs element-wise binary addition (...) Constrain input and output types to all numeric tensors.",
         "Both sums are exact in float64. 1e300 becomes 3.4028234663852886e+38, and the second summand of the other is "
         "lost.",
         precise=0,
@@ -84,7 +84,7 @@ FINDINGS = (
         19,
         (f64([1e300, -1e300, 1]),),
         (f32([np.inf, -np.inf, 1]),),
-        "Casting from floating point to: floating point: +/- infinity if OOR (out of range).",
+        "* Casting from floating point to: * floating point: +/- infinity if OOR (out of range).",
         "1e300 is out of range of float32. 3.4028234663852886e+38 is returned.",
         {"to": 1},
         precise=0,
@@ -125,8 +125,8 @@ FINDINGS = (
         14,
         (f32([[[0]]]), GATES, GATES, None, None, f32([[[0]]]), f32([[[1]]]), f32([[9, 9, 9]])),
         (f32([[[[SHOWN]]]]), f32([[[SHOWN]]]), f32([[[CELL]]])),
-        "it = f(Xt*(Wi^T) + Ht-1*(Ri^T) + Pi (.) Ct-1 + Wbi + Rbi); ft = f(Xt*(Wf^T) + Ht-1*(Rf^T) + Pf (.) Ct-1 + Wbf + "
-        "Rbf); Ct = ft (.) Ct-1 + it (.) ct",
+        "* it = f(Xt*(Wi^T) + Ht-1*(Ri^T) + Pi (.) Ct-1 + Wbi + Rbi) * ft = f(Xt*(Wf^T) + Ht-1*(Rf^T) + Pf (.) Ct-1 + "
+        "Wbf + Rbf)",
         "With X and H 0, C 1 and P 9 the forget gate is sigmoid(9) = 0.99988, and so is C. 0.5 is returned, sigmoid(0): P "
         "is not read.",
         {"hidden_size": 1},

@@ -72,8 +72,8 @@ def shrink_call(
 ) -> NodeCall:
     """The smallest failing call that Hypothesis finds on the way down from `wanted`.
 
-    The generation that gave `wanted` is repeated, up to it nothing is asked, then every simpler call is. Where a runtime
-    fails now and then (it returns memory that nobody wrote), the smallest call that has failed is kept.
+    The generation that gave `wanted` is repeated, up to it nothing is asked, then every simpler call is. Where a
+    runtime fails now and then (it returns memory that nobody wrote), the smallest call that has failed is kept.
     """
     target, smallest, met = digest(wanted), [wanted], [False]
 

@@ -3,7 +3,7 @@
 Add, opset 14, on openvino 2026.4.0. Needs numpy and openvino alone: python repro.py
 The exit status is 0 once the runtime is right.
 
-The spec: Performs element-wise binary addition; T: tensor(int64)
+The spec: Performs element-wise binary addition (...) Constrain input and output types to all numeric tensors.
 2^33 + 1 fits into the type of the tensor thirty bits over. 1 comes back: the upper half of every number is cut off, without a word.
 """
 

@@ -3,7 +3,7 @@
 Add, opset 14, on openvino 2026.4.0. Needs numpy and openvino alone: python repro.py
 The exit status is 0 once the runtime is right.
 
-The spec: Performs element-wise binary addition; T: tensor(double)
+The spec: Performs element-wise binary addition (...) Constrain input and output types to all numeric tensors.
 Both sums are exact in float64. 1e300 becomes 3.4028234663852886e+38, and the second summand of the other is lost.
 """
 

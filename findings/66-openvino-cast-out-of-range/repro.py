@@ -3,7 +3,7 @@
 Cast, opset 19, on openvino 2026.4.0. Needs numpy and openvino alone: python repro.py
 The exit status is 0 once the runtime is right.
 
-The spec: Casting from floating point to: floating point: +/- infinity if OOR (out of range).
+The spec: * Casting from floating point to: * floating point: +/- infinity if OOR (out of range).
 1e300 is out of range of float32. 3.4028234663852886e+38 is returned.
 """
 

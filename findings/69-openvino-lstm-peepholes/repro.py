@@ -3,7 +3,7 @@
 LSTM, opset 14, on openvino 2026.4.0. Needs numpy and openvino alone: python repro.py
 The exit status is 0 once the runtime is right.
 
-The spec: it = f(Xt*(Wi^T) + Ht-1*(Ri^T) + Pi (.) Ct-1 + Wbi + Rbi); ft = f(Xt*(Wf^T) + Ht-1*(Rf^T) + Pf (.) Ct-1 + Wbf + Rbf); Ct = ft (.) Ct-1 + it (.) ct
+The spec: * it = f(Xt*(Wi^T) + Ht-1*(Ri^T) + Pi (.) Ct-1 + Wbi + Rbi) * ft = f(Xt*(Wf^T) + Ht-1*(Rf^T) + Pf (.) Ct-1 + Wbf + Rbf)
 With X and H 0, C 1 and P 9 the forget gate is sigmoid(9) = 0.99988, and so is C. 0.5 is returned, sigmoid(0): P is not read.
 """
 
