@@ -17,7 +17,6 @@ from ._schedule import LATENT_SCHEDULE, NoiseSchedule
 from ._text_encoders import ClipTextConfig, WordEncoderConfig
 from .specification import Axis, GraphSpec, PictureGeneration, Port
 
-
 Prompt = ClipTextConfig | WordEncoderConfig
 
 DEFAULT_STEPS = 50

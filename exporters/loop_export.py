@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..architectures.specification import GraphSpec, TextGeneration
+from ..architectures.specification import GraphSpec, PictureGeneration, TextGeneration
 from ..errors import ExportError, InvalidArgumentError, InvalidInputError, MissingKernelError, RuntimeFailure
 from ..graphs.evaluation import evaluate_model
 from ..graphs.loading import load_model
@@ -22,6 +22,7 @@ from .arrays import to_numpy, to_torch, torch_dtype
 from .description import describe_files
 from .float64 import run_float64
 from .looping import GENERATE, generation_model
+from .picture_loop_export import PictureLoop, finish_picture_loop, write_picture_loop
 from .proof import Comparison, GraphProof, ShapeProof, Standing, Trial
 from .provenance import Origin
 from .proving import Exported
@@ -60,20 +61,24 @@ class Loop:
         return {"batch": batch, "sequence": sequence}
 
 
-def write_loop(folder: Path, graphs: Sequence[GraphSpec], generation: TextGeneration | None, seed: int = 0) -> Loop:
+def write_loop(
+    folder: Path, graphs: Sequence[GraphSpec], generation: TextGeneration | PictureGeneration | None, seed: int = 0
+) -> Loop | PictureLoop:
     """Write the one-file graph of the graphs in `folder`.
 
     Args:
         folder: with a model for every graph, in folders of their names where there are several.
         graphs: of the architecture.
-        generation: how it appends words.
+        generation: how it appends words, or makes pictures.
         seed: of the prompt.
 
     Raises:
-        InvalidArgumentError: it appends none.
+        InvalidArgumentError: it does neither.
     """
     if generation is None:
-        raise InvalidArgumentError(f"--loop means nothing to {graphs[0].name}: it appends no words to its output")
+        raise InvalidArgumentError(f"--loop means nothing to {graphs[0].name}: it makes neither texts nor pictures")
+    if isinstance(generation, PictureGeneration):
+        return write_picture_loop(folder, generation)
     alone = len(graphs) == 1
     names = {spec.name: "model.onnx" if alone else f"{spec.name}/model.onnx" for spec in graphs}
     model, initializers = generation_model(folder, generation, names)
@@ -97,7 +102,7 @@ def _feeds(spec: GraphSpec, generation: TextGeneration, seed: int) -> dict[str, 
 
 
 def finish_loop(
-    subject: Subject, loop: Loop | None, exported: Sequence[Exported], say: Callable[[str], None]
+    subject: Subject, loop: Loop | PictureLoop | None, exported: Sequence[Exported], say: Callable[[str], None]
 ) -> tuple[dict[str, Any], tuple[GraphProof, ...]]:
     """Prove the one-file graph and write its test data, where there is one.
 
@@ -112,6 +117,8 @@ def finish_loop(
     """
     if subject.generation is None:
         return {}, ()
+    if isinstance(subject.generation, PictureGeneration) or isinstance(loop, PictureLoop):
+        return finish_picture_loop(subject, loop if isinstance(loop, PictureLoop) else None, exported, say)
     stated: dict[str, Any] = {"generation": describe_generation(subject.generation, loop)}
     if loop is None:
         return stated, ()

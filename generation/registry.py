@@ -57,8 +57,13 @@ class GeneratorEntry:
 
 _TEXTS = GeneratorEntry("texts", "generate_text", TEXT, WORDS | SAMPLING)
 
+_PICTURES = GeneratorEntry("pictures", "generate_picture", PICTURE, WORDS | DENOISING)
+
 GENERATORS: dict[str, GeneratorEntry] = {
+    "ddpm": _PICTURES,
     "gpt2": _TEXTS,
+    "latent-diffusion": _PICTURES,
+    "stable-diffusion": _PICTURES,
     "t5": _TEXTS,
     "transformer": _TEXTS,
 }
