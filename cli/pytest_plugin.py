@@ -66,8 +66,12 @@ class Conformance:
             suite, _ = self._suite, self._expectations
         except OnnxArchError as error:
             raise pytest.UsageError(f"onnx-arch: {error}") from error
-        parent = SuiteOfCases.from_parent(session, name="onnx-arch", nodeid=f"onnx-arch:{suite.name}")
-        items.extend(CaseTest.from_parent(parent, name=case.name, case=case, run=self) for case in suite.cases)
+        parent = SuiteOfCases.from_parent(
+            session, name="onnx-arch", nodeid=f"onnx-arch:{suite.name}", cases=suite.cases, run=self
+        )
+        report = parent.ihook.pytest_make_collect_report(collector=parent)
+        parent.ihook.pytest_collectreport(report=report)  # so that they are counted with the others
+        items.extend(report.result)
 
     def pytest_sessionfinish(self) -> None:
         """End the runtime's process."""
@@ -130,9 +134,14 @@ class Conformance:
 class SuiteOfCases(pytest.Collector):
     """What the tests of a suite belong to."""
 
+    def __init__(self, *, cases: Sequence[Case], run: Conformance, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._cases = cases
+        self._run = run
+
     def collect(self) -> Sequence[pytest.Item]:
-        """Nothing: the cases are added behind what pytest finds."""
-        return []
+        """A test per case."""
+        return [CaseTest.from_parent(self, name=case.name, case=case, run=self._run) for case in self._cases]
 
 
 class CaseFailedError(Exception):

@@ -43,7 +43,14 @@ BY_ADAPTER = '''\
     adapter = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(adapter)
     session = adapter.load(MODEL, {options})
-    return lambda feeds: session.run(feeds, None)
+    if not getattr(adapter, "ML_DTYPES", False):
+        return lambda feeds: session.run(feeds, None)
+    import ml_dtypes
+
+    def plain(value):
+        return value.bits.view(getattr(ml_dtypes, value.dtype)) if isinstance(value, Raw) else value
+
+    return lambda feeds: session.run({{name: plain(value) for name, value in feeds.items()}}, None)
 '''
 
 LEVELS = {"disabled": "DISABLE_ALL", "basic": "ENABLE_BASIC", "extended": "ENABLE_EXTENDED", "all": "ENABLE_ALL"}
@@ -71,7 +78,7 @@ class Raw:
     """A tensor of a type that NumPy lacks, as its bits."""
 
     def __init__(self, dtype, bits):
-        self.dtype, self.bits = dtype, bits
+        self.dtype, self.bits, self.shape = dtype, bits, bits.shape
 
 
 FEEDS = {feeds}
@@ -82,11 +89,11 @@ def load():
 
 def numbers(value):
     """A tensor as numbers; types that NumPy lacks by the table of all their values."""
+    table = "values of " + str(getattr(value, "dtype", ""))
+    if table not in EXPECTED:
+        return np.asarray(value)
     bits = getattr(value, "bits", None)
-    if bits is None:
-        value = np.asarray(value)
-        return value.view(np.uint8 if value.dtype.itemsize == 1 else np.uint16) if value.dtype.kind == "V" else value
-    return EXPECTED["values of " + str(value.dtype)][bits]
+    return EXPECTED[table][value.view(f"u{{value.dtype.itemsize}}") if bits is None else bits]
 
 
 def wrong(name, dtype, actual):

@@ -210,7 +210,7 @@ def _expected_arrays(expected: Mapping[str, Expected]) -> dict[str, Array]:
     for name, item in expected.items():
         raw = item.stored.dtype.name in RAW_DTYPES
         if raw:
-            found[f"values of {item.stored.dtype.name}"] = _all_values(item.stored.dtype)
+            found[f"values of {item.stored.dtype.name}"] = all_values(item.stored.dtype)
         found[name] = item.stored.astype(np.float64) if raw else _plain(item.stored)
         found[f"{name}.reference"] = _plain(item.reference) if not raw else item.reference.astype(np.float64)
         found[f"{name}.bound"] = np.broadcast_to(item.bound, item.stored.shape)
@@ -219,7 +219,7 @@ def _expected_arrays(expected: Mapping[str, Expected]) -> dict[str, Array]:
     return found
 
 
-def _all_values(dtype: np.dtype[Any]) -> Array:
+def all_values(dtype: np.dtype[Any]) -> Array:
     """The number of every bit pattern; of narrow integers the upper bits count as their sign is extended."""
     bits = np.arange(1 << (8 * dtype.itemsize), dtype=RAW_DTYPES[dtype.name])
     if np.dtype(RAW_DTYPES[dtype.name]).itemsize == 1 and dtype.name in ("int4", "uint4", "int2", "uint2"):

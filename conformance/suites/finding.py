@@ -12,9 +12,9 @@ from pathlib import Path
 import onnx
 
 from ...errors import InvalidArgumentError, UnknownEntryError
-from ..generated import OLDEST, covered_operators
+from ..generated import OLDEST, covered_operators, find_case
 from .case import Case, Suite
-from .drawn import drawn_cases
+from .drawn import as_case, drawn_cases
 from .mined import mined_cases
 from .official import PARTS, USUAL_PARTS, official_cases
 
@@ -79,13 +79,16 @@ def parse_opsets(text: str) -> tuple[int, int]:
     if found is None or not (found[1] or found[3]) or (found[3] and not found[2]):
         raise InvalidArgumentError(f"--opset {text}: give A..B, A.., ..B or A, for example {OLDEST}..{newest}")
     first = int(found[1]) if found[1] else 1
-    last = int(found[3]) if found[3] else newest if found[2] else first
+    last = int(found[3]) if found[3] else max(newest, first) if found[2] else first
     if not 1 <= first <= last:
         raise InvalidArgumentError(f"--opset {text}: opsets go up from 1, and the first may not be above the last")
     return first, last
 
 
 def _generated(choice: Choice, progress: Callable[[str], None]) -> Suite:
+    if choice.names and all(_GENERATED.fullmatch(name) for name in choice.names):
+        found = [as_case(find_case(name, choice.opsets)) for name in choice.names]
+        return _chosen("generated", found, choice, {})
     asked = _asked(choice.op_types, covered_operators(), "no cases are generated for it")
     cases: list[Case] = []
     for op_type in asked or covered_operators():
@@ -93,6 +96,10 @@ def _generated(choice: Choice, progress: Callable[[str], None]) -> Suite:
         cases.extend(drawn_cases([op_type], choice.opsets, choice.seed, choice.examples))
     options = {"seed": choice.seed, "examples": choice.examples}
     return _chosen("generated", cases, choice, options)
+
+
+_GENERATED = re.compile(r"\w+-\d+-seed\d+-of\d+-\d+")
+"""Names of generated cases, which say all that finds them again."""
 
 
 def _mined(folder: Path, choice: Choice, progress: Callable[[str], None]) -> Suite:

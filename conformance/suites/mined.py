@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import tempfile
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -37,6 +39,14 @@ EXACT_INTEGERS = 16
 
 EXPONENT_STEP = 4
 """Ranges of floating-point values are told apart by the binary exponent of the largest, in steps of 4."""
+
+
+class _Kept:
+    """A folder for as long as anyone holds on to it."""
+
+    def __init__(self) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="onnx-arch-mined-"))
+        weakref.finalize(self, shutil.rmtree, self.folder, ignore_errors=True)
 
 
 @dataclass
@@ -79,8 +89,8 @@ def mined_cases(
         InvalidArgumentError: no folder, or none with an .onnx file in it.
     """
     files = model_files(folder)
-    kept = tempfile.TemporaryDirectory(prefix="onnx-arch-mined-")
-    mine = _Mine(Path(kept.name), seed, dims or {})
+    kept = _Kept()
+    mine = _Mine(kept.folder, seed, dims or {})
     for file in files:
         name = os.fspath(file.relative_to(folder))
         progress(name)
@@ -103,14 +113,14 @@ def model_files(folder: Path) -> Sequence[Path]:
     return files
 
 
-def _case(kind: _Kind, kept: tempfile.TemporaryDirectory[str]) -> Case:
+def _case(kind: _Kind, kept: _Kept) -> Case:
     node = kind.node
     name = f"{node.op_type}-{node.opset}-{kind.key[:10]}"
     subject = partial(_subject, kind.file, kept)
     return Case(name, node.op_type, node.domain, node.opset, subject, kind.occurrences, origin=kind.origin)
 
 
-def _subject(file: Path, _kept: tempfile.TemporaryDirectory[str]) -> Subject:
+def _subject(file: Path, _kept: _Kept) -> Subject:
     """Read a case; holding on to the folder keeps it from being removed."""
     feeds, _ = read_test_data(load_model(file), file.parent / "test_data_set_0")
     return Subject(file, (feeds,))
