@@ -11,7 +11,7 @@ PYTHON ?= $(eval PYTHON := $(shell for name in python3.11 python3.12 python3.13 
 	$$name -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$name; break; }; done))$(PYTHON)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow lint types bench calibration wheel clean
+.PHONY: help demo test test-slow lint types bench truth calibration wheel clean
 
 help:
 	@echo 'make demo       export ResNet-18, check it on a photograph, time it; writes $(DEMO)/report.html'
@@ -19,6 +19,7 @@ help:
 	@echo 'make lint       ruff                   make types       pyright'
 	@echo 'make bench      the speed figures of docs/benchmarks.md, measured here'
 	@echo 'make calibration  how often the verdict is wrong: docs/calibration.md, counted here'
+	@echo 'make truth      docs/truth.md and docs/disagreements.md: what the kernels were compared with'
 	@echo 'make wheel      dist/*.whl             make clean       remove what the others made'
 
 $(STAMP): pyproject.toml constraints.txt
@@ -50,6 +51,9 @@ types: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/python -m onnx_arch.benchmarks.speed
+
+truth: $(STAMP)
+	$(BIN)/python -m tests.truth docs
 
 # an interrupted run goes on where it was; `make clean` forgets it
 calibration: $(STAMP)

@@ -44,3 +44,15 @@ def judge(
 
 def _dtype(x: Any) -> np.dtype[Any] | None:
     return x.dtype if isinstance(x, np.ndarray) else None
+
+
+def judge_named(case: Any, outputs: Sequence[Any]) -> NodeResult:
+    """The row of one node test (`operators.node_cases.Case`), as if a runtime had returned `outputs`."""
+    inputs = tuple("" if x is None else f"x{i}" for i, x in enumerate(case.inputs))
+    names = tuple("" if y is None else f"y{i}" for i, y in enumerate(case.outputs))
+    values = {name: Value(x, _dtype(x)) for name, x in zip(inputs, case.inputs, strict=True) if name}
+    node = Node(case.name, case.op_type, case.domain, inputs, names, case.attributes, case.opset, 0)
+    call = call_node(node, values)
+    references = run_call(node, call)
+    local = Local(call, references, call.scales([value.data for value in references]))
+    return judge_node(node, local, {name: y for name, y in zip(names, outputs, strict=True) if name})

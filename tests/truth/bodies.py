@@ -1,4 +1,4 @@
-"""Function bodies: the operators that onnx defines by others, expanded and evaluated from our kernels of those others."""
+"""Function bodies: operators that onnx defines by others, expanded, and evaluated by our kernels of those others."""
 
 from __future__ import annotations
 
@@ -102,11 +102,7 @@ def expanded(body: Body, sample: Sample, function: onnx.FunctionProto, folder: P
     graph = helper.make_graph(
         [_node(body.schema, sample, DOMAIN)],
         "one",
-        [
-            helper.make_value_info(f"x{i}", _type(value))
-            for i, value in enumerate(sample.inputs)
-            if value is not None
-        ],
+        [helper.make_value_info(f"x{i}", _type(value)) for i, value in enumerate(sample.inputs) if value is not None],
         [onnx.ValueInfoProto(name=name) for name in _outputs(sample)],
     )
     versions = {entry.domain: entry.version for entry in function.opset_import}

@@ -1,7 +1,7 @@
 """Kernels against mpmath at fifty digits, on points where implementations go wrong.
 
-The bound is the operator's own, at the precision of float64: what a float64 runtime would be held to, less the doubling
-by which the verdict allows for the reference's own errors. A kernel that keeps it may judge narrower types, and float64.
+The bound is the operator's own, at the precision of float64: what a float64 runtime is held to, less the doubling by
+which the verdict allows for the reference's own errors. A kernel that keeps it may judge narrower types, and float64.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ LARGE = (5.9, -9.5, 20.0, -36.7, 88.7, -88.8, 103.9, 709.7, -708.5, -745.1, 1e4,
 ANGLES = (math.pi / 2, math.pi, 1.5 * math.pi, 22.0, 355.0, 710.0, 1e5 * math.pi, 2.0**60)
 POINTS = (*TINY, *NEAR_ONE, *LARGE, *ANGLES)
 SPECIAL = (math.inf, -math.inf, math.nan)
-"""Compared with Python's and IEEE's own answers in the tests of each operator; here they must not disturb the others."""
+"""Compared with IEEE's answers in the tests of each operator; here they must not disturb the others."""
 
 
 FAR = 1e4
@@ -232,7 +232,9 @@ def elementwise() -> Iterator[Digits]:
     for name, (function, attributes) in ELEMENTWISE.items():
         with mpmath.workdps(DIGITS):
             exact = [_at(function, point) for point in POINTS]
-            yield _compare(name, name.split()[0], (x,), attributes, [_pole(name, p, e) for p, e in zip(POINTS, exact, strict=True)])
+            yield _compare(
+                name, name.split()[0], (x,), attributes, [_pole(name, p, e) for p, e in zip(POINTS, exact, strict=True)]
+            )
     a, b = (np.array(side) for side in zip(*PAIRS, strict=True))
     for name, (function, attributes) in BINARY.items():
         with mpmath.workdps(DIGITS + 320 if name == "Mod" else DIGITS):
@@ -266,7 +268,9 @@ def attention() -> Iterator[Digits]:
     for causal in (0, 1):
         found = [_attention(kind, row, causal) for kind, row in ROWS.items() if kind not in ("wide", "subnormals")]
         worst = max(found, key=lambda d: d.worst)
-        yield Digits(f"Attention, is_causal={causal}", sum(d.points for d in found), worst.worst, f"{worst.name}: {worst.where}")
+        yield Digits(
+            f"Attention, is_causal={causal}", sum(d.points for d in found), worst.worst, f"{worst.name}: {worst.where}"
+        )
 
 
 def _attention(kind: str, row: Sequence[float], causal: int) -> Digits:
