@@ -44,9 +44,14 @@ def guarded(function):
     try:
         return function()
     except (RuntimeError, TypeError, ValueError) as error:
-        if any(words in str(error) for words in UNSUPPORTED):
-            raise NotImplementedError(str(error)) from error
-        raise
+        unsupported = any(words in str(error) for words in UNSUPPORTED)
+        raise (NotImplementedError if unsupported else type(error))(said(error)) from error
+
+
+def said(error):
+    """What OpenVINO says on one line, without the places in its source that come first."""
+    lines = [line.strip() for line in str(error).splitlines()]
+    return " ".join(line for line in lines if line and not line.startswith("Exception from "))
 
 
 class OpenVinoSession:
