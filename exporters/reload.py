@@ -161,7 +161,7 @@ class Reloading:
         return Translation(model, trace, path.read_bytes() if path.is_file() else None)
 
 
-def _read(file: Path) -> tuple[ir.Model, dict[str, ir.TensorProtocol]]:
+def _read(file: Path) -> tuple[ir.Model, Mapping[str, ir.TensorProtocol]]:
     """A graph, and those of its initializers that lie outside the message, mapped."""
     proto = read_proto(file)
     external = ExternalData(file.parent, file)

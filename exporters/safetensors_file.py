@@ -12,7 +12,7 @@ import math
 import mmap
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor
@@ -108,7 +108,7 @@ def _place(name: str, entry: Any) -> tuple[torch.dtype, list[int], int, int]:
     """dtype, shape, first byte and end of a tensor, as its entry states them."""
     fields = entry if isinstance(entry, dict) else {}
     code, shape, offsets = fields.get("dtype"), fields.get("shape"), fields.get("data_offsets")
-    if code not in DTYPES:
+    if not isinstance(code, str) or code not in DTYPES:
         raise WeightsError(f"tensor {name!r} has dtype {code!r}; known are {', '.join(DTYPES)}")
     if not _whole_numbers(shape) or not _whole_numbers(offsets) or len(offsets) != 2:
         raise WeightsError(f"tensor {name!r} has no shape and two offsets of whole numbers from 0 on")
@@ -119,7 +119,7 @@ def _place(name: str, entry: Any) -> tuple[torch.dtype, list[int], int, int]:
     return DTYPES[code], shape, begin, end
 
 
-def _whole_numbers(value: Any) -> bool:
+def _whole_numbers(value: Any) -> TypeGuard[list[int]]:
     return isinstance(value, list) and all(type(item) is int and 0 <= item < 2**63 for item in value)
 
 
@@ -191,4 +191,4 @@ def tensor_blocks(tensor: Tensor) -> Iterator[memoryview]:
     rows = max(1, COPIED_ELEMENTS // max(1, plain[:1].numel()))
     for start in range(0, len(plain), rows):
         block = plain[start : start + rows].contiguous().reshape(-1)
-        yield memoryview(block.view(torch.uint8).numpy()).cast("B")
+        yield block.view(torch.uint8).numpy().data.cast("B")

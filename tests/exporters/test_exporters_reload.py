@@ -6,6 +6,7 @@ import hashlib
 import json
 import runpy
 import shutil
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -21,81 +22,7 @@ from onnx_arch.exporters.bundle import content_sha256, read_manifest
 from onnx_arch.exporters.export import export_architecture, export_module
 from onnx_arch.exporters.reload import reload_bundle
 
-FACTORIES = '''
-"""Modules whose initializers are not their parameters."""
-import torch
-
-
-
-class Normalized(nn.Module):
-    """Batch normalisations behind every operator that one is folded into, with and without biases and groups."""
-
-    def __init__(self):
-        super().__init__()
-        self.conv = nn.Conv2d(3, 4, 3, padding=1, bias=True)
-        self.first = nn.BatchNorm2d(4, eps=1e-2)
-        self.up = nn.ConvTranspose2d(4, 6, 2, stride=2, groups=2, bias=False)
-        self.second = nn.BatchNorm2d(6)
-        self.linear = nn.Linear(6, 5)
-        self.third = nn.BatchNorm1d(5)
-
-    def forward(self, x):
-        x = self.second(self.up(self.first(self.conv(x)).relu())).relu()
-        return self.third(self.linear(x.mean((2, 3))))
-
-
-class Equal(nn.Module):
-    """Parameters that are equal: an optimiser makes one of them."""
-
-    def __init__(self):
-        super().__init__()
-        self.norms = nn.ModuleList(nn.LayerNorm(8) for _ in range(3))
-
-    def forward(self, x):
-        for norm in self.norms:
-            x = norm(x).tanh()
-        return x
-
-
-class Computed(nn.Module):
-    """Parameters that are reshaped, cast and computed with before they meet an input."""
-
-    def __init__(self):
-        super().__init__()
-        self.weight = nn.Parameter(torch.randn(6, 4))
-        self.gate = nn.Parameter(torch.randn(3))
-        self.register_buffer("table", torch.arange(6.0).reshape(2, 3), persistent=False)
-
-    def forward(self, x):
-        return x @ self.weight.reshape(4, 6).exp() + (self.gate.sigmoid() * self.table).reshape(6)
-
-
-def randomized(module):
-    with torch.no_grad():
-        for name, tensor in module.state_dict().items():
-            if tensor.is_floating_point():
-                tensor.copy_(torch.rand_like(tensor) + 0.5 if "running_var" in name else torch.randn_like(tensor))
-    return module
-
-
-def normalized():
-    return randomized(Normalized()), (torch.randn(2, 3, 6, 6),)
-
-
-def equal():
-    return Equal(), (torch.randn(2, 8),)
-
-
-def computed():
-    return Computed(), (torch.randn(5, 4),)
-'''
-
-
-@pytest.fixture(scope="module")
-def factories(tmp_path_factory):
-    path = tmp_path_factory.mktemp("factories") / "nets.py"
-    path.write_text(FACTORIES)
-    return path
+FACTORIES = Path(__file__).resolve().with_name("folded.py")
 
 
 def initializers(bundle):
@@ -214,9 +141,7 @@ def test_initializer_without_recipe_is_refused_by_name(tmp_path, resnet):
     manifest["graphs"][0]["initializers"]["conv1.weight_folded"]["recipe"] = False
     manifest["graphs"][0]["vanished_parameters"] = ["scale"]
     (tmp_path / "bundle" / "manifest.json").write_text(json.dumps(manifest))
-    told = (
-        r"conv1.weight_folded was computed from bn1.bias, .* by BatchNormalization, Conv.*parameter scale was optim"
-    )
+    told = r"conv1.weight_folded was computed from bn1.bias, .* by BatchNormalization, Conv.*parameter scale was optim"
     with pytest.raises(ExportError, match=told):
         reload_bundle(tmp_path / "bundle", tmp_path / "c.pt")
 
@@ -228,14 +153,14 @@ def test_checkpoint_that_does_not_fit_is_refused(tmp_path, resnet):
 
 
 @pytest.mark.parametrize("factory", ["normalized", "equal", "computed"])
-def test_module_of_ones_own_is_reloaded(tmp_path, factories, factory):
-    bundle = export_module(f"{factories}:{factory}", tmp_path / "a", seed=1)
-    other = export_module(f"{factories}:{factory}", tmp_path / "b", seed=2)
+def test_module_of_ones_own_is_reloaded(tmp_path, factory):
+    bundle = export_module(f"{FACTORIES}:{factory}", tmp_path / "a", seed=1)
+    other = export_module(f"{FACTORIES}:{factory}", tmp_path / "b", seed=2)
     assert not bundle.manifest["graphs"][0]["vanished_parameters"]
-    module, (x,) = other_module(factories, factory)
+    module, (x,) = other_module(factory)
     path = tmp_path / "c.pt"
     torch.save(module.state_dict(), path)
-    reloaded = reload_bundle(bundle.path, path, output_dir=tmp_path / "c", module=f"{factories}:{factory}")
+    reloaded = reload_bundle(bundle.path, path, output_dir=tmp_path / "c", module=f"{FACTORIES}:{factory}")
     assert (reloaded.translation, reloaded.runtime) == ("passed", "passed")
     with torch.no_grad():
         reference = module.eval()(x).numpy()
@@ -244,24 +169,24 @@ def test_module_of_ones_own_is_reloaded(tmp_path, factories, factory):
     assert other.manifest["graphs"][0]["initializers"].keys() == reloaded.manifest["graphs"][0]["initializers"].keys()
 
 
-def other_module(factories, factory):
+def other_module(factory):
     """A module of a factory with other parameters, everyone of them different."""
-    scope = runpy.run_path(str(factories))
+    scope = runpy.run_path(str(FACTORIES))
     torch.manual_seed(3)
     module, inputs = scope[factory]()
     return scope["randomized"](module), inputs
 
 
-def test_every_parameter_has_an_initializer_of_its_own_where_values_are_equal(tmp_path, factories):
-    bundle = export_module(f"{factories}:equal", tmp_path)
+def test_every_parameter_has_an_initializer_of_its_own_where_values_are_equal(tmp_path):
+    bundle = export_module(f"{FACTORIES}:equal", tmp_path)
     found = bundle.manifest["graphs"][0]["initializers"]
     own = [name for name, origin in found.items() if origin["transform"] == "identity"]
     assert sorted(own) == sorted(f"norms.{index}.{kind}" for index in range(3) for kind in ("weight", "bias"))
 
 
-def test_module_that_is_not_here_is_asked_for(tmp_path, factories):
-    bundle = export_module(f"{factories}:equal", tmp_path)
-    with pytest.raises(InvalidArgumentError, match=r"the module of this bundle is nets.py:equal; give --module"):
+def test_module_that_is_not_here_is_asked_for(tmp_path):
+    bundle = export_module(f"{FACTORIES}:equal", tmp_path)
+    with pytest.raises(InvalidArgumentError, match=r"the module of this bundle is folded.py:equal; give --module"):
         reload_bundle(bundle.path, tmp_path / "c.pt")
 
 
