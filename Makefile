@@ -11,12 +11,13 @@ PYTHON ?= $(eval PYTHON := $(shell for name in python3.11 python3.12 python3.13 
 	$$name -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$name; break; }; done))$(PYTHON)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow lint types bench truth calibration wheel clean
+.PHONY: help demo examples test test-slow lint types bench truth calibration wheel clean
 
 help:
 	@echo 'make demo       export ResNet-18, check it on a photograph, time it; writes $(DEMO)/report.html'
 	@echo 'make test       run the tests          make test-slow   run also those that take minutes'
 	@echo 'make lint       ruff                   make types       pyright'
+	@echo 'make examples   train small networks, ask them in ONNX Runtime; writes the figures of docs/examples.md'
 	@echo 'make bench      the speed figures of docs/benchmarks.md, measured here'
 	@echo 'make calibration  how often the verdict is wrong: docs/calibration.md, counted here'
 	@echo 'make truth      docs/truth.md and docs/disagreements.md: what the kernels were compared with'
@@ -48,6 +49,10 @@ lint: $(STAMP)
 
 types: $(STAMP)
 	$(BIN)/pyright
+
+examples: $(STAMP)
+	for example in examples/*.py; do grep -q '^def main' $$example || continue; \
+		$(BIN)/python $$example --document || exit 1; done
 
 bench: $(STAMP)
 	$(BIN)/python -m onnx_arch.benchmarks.speed
