@@ -130,7 +130,7 @@ def generate(
     entry.check(name, request)
     with _watched(entry, written_to_output, quiet) as watcher:
         result = entry.load()(folder, manifest, request, watcher)
-    _write(result, output, name, written_to_output)
+    _write(result, output, name, written_to_output or watcher.streamed)
     if json is not None:
         with json_lines(json) as write:
             write({"kind": "generation", "name": name, "seed": seed, **_row(result)})
@@ -197,7 +197,7 @@ def _watched(entry: GeneratorEntry, silent: bool, quiet: bool) -> Iterator[_Show
 
 
 def _write(result: Generated, output: Path | None, name: str, silent: bool) -> None:
-    """Pictures to files, numbered where there are several; texts to a file if one is named."""
+    """Pictures to files, numbered where there are several; texts to standard output and to a file if one is named."""
     if result.pictures:
         from PIL import Image  # noqa: PLC0415 - pictures only
 
@@ -209,6 +209,8 @@ def _write(result: Generated, output: Path | None, name: str, silent: bool) -> N
                 print(f"{name}: {path}")
         return
     lines = result.texts or [",".join(map(str, tokens)) for tokens in result.tokens]
+    if not silent:
+        print("\n".join(lines))
     if output is not None:
         output.write_text("\n".join(lines) + "\n", encoding="utf-8")
 

@@ -55,7 +55,8 @@ def generate_text(bundle: Path, manifest: Mapping[str, Any], request: Request, w
     begin, stream = time.perf_counter(), Stream(words)
     start = [plan.start_token_id] if plan.encoder else prompt
     watcher.begin(length - len(start))
-    watcher.step(stream.add(*start))
+    begun = stream.add(*start)
+    watcher.step(begun if request.count == 1 else "")
 
     def told(row: Array) -> None:
         watcher.step(stream.add(int(row[0])) if request.count == 1 else "")
