@@ -8,6 +8,9 @@ from typing import Any
 from ..architectures.specification import Axis, GraphSpec
 from ..errors import ExportError
 
+SHOWN = 5
+"""Dims that are named in one line of text; the manifest names all."""
+
 SMALLEST_TRACED = 2
 """Tracing takes sizes of 0 and 1 for constants."""
 
@@ -95,6 +98,13 @@ def dims_text(dims: Mapping[str, Any]) -> Iterator[str]:
     for axis in dims["axes"]:
         sizes = ", ".join(str(size) for size in axis["tested"])
         same = f", the same as {', '.join(axis['same_as'])}" if "same_as" in axis else ""
-        yield f"{axis['status']} {axis['name']} ({' = '.join(axis['dims'])}{same}), proved at {sizes}"
+        yield f"{axis['status']} {axis['name']} ({_few(axis['dims'], ' = ')}{same}), proved at {sizes}"
     if dims["frozen"]:
-        yield "frozen " + ", ".join(f"{place}={size}" for place, size in dims["frozen"].items())
+        yield "frozen " + _few([f"{place}={size}" for place, size in dims["frozen"].items()], ", ")
+
+
+def _few(words: Sequence[str], between: str) -> str:
+    """All of a few words; the first of many (a cache has two dims of a kind per layer) and how many more there are."""
+    if len(words) <= SHOWN:
+        return between.join(words)
+    return f"{between.join(words[: SHOWN - 1])} and {len(words) - SHOWN + 1} more"
