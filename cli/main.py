@@ -50,6 +50,7 @@ COMMANDS: dict[str, CommandEntry] = {
     "check": CommandEntry("check", "check", "Judge every operator of an .onnx file in a runtime."),
     "conform": CommandEntry("conform", "conform", "Judge a runtime by a suite of operators."),
     "generate": CommandEntry("generate", "generate", "Generate words or pictures, step by step."),
+    "visualise": CommandEntry("visualise", "visualise", "Show what the features of a network see in a photograph."),
     "bench": CommandEntry("bench", "bench", "Measure a model's speed, and compare it."),
     "report": CommandEntry("report", "report", "Turn results into one HTML page."),
 }

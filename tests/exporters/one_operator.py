@@ -182,6 +182,19 @@ def unpool():
     return Unpooling(2, 2), torch.randn(2, 3, 8, 6)
 
 
+class EvenUnpooling(Unpooling):
+    """Takes even heights and widths only, and says so."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        torch._check(x.shape[2] % 2 == 0)
+        torch._check(x.shape[3] % 2 == 0)
+        return super().forward(x)
+
+
+def unpool_of_even_sizes():
+    return EvenUnpooling(2, 2), torch.randn(2, 3, 8, 6)
+
+
 def unpool_by_default_size():
     return Unpooling(2, 2, sized=False), torch.randn(2, 3, 8, 6)
 
