@@ -9,6 +9,8 @@ attribute counts one rounding more, because function bodies cast it to the tenso
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -213,9 +215,13 @@ def gate_scale(x: Array, gate: Array, terms: float) -> Scale:
 
 
 @scale("HardSwish", since=14)
-def hard_swish_scale(_y: Array, x: Array, /) -> Scale:
-    """4 at |x|·(|x|/6 + ½): the hard sigmoid's 3 and the product."""
-    return gate_scale(x, _line(x, 1 / 6, 0.5), 4.0)
+def hard_swish_scale(y: Array, x: Array, /, *, stored: Sequence[np.dtype[np.generic] | None] = (None,)) -> Scale:
+    """4 at |x|·(|x|/6 + ½): the hard sigmoid's 3 and the product. In float64 the function body, whose ⅙ is a float32,
+    conforms as well."""
+    found = gate_scale(x, _line(x, 1 / 6, 0.5), 4.0)
+    if stored[0] != np.float64:
+        return found
+    return _reaching(found, y, x * hard_sigmoid(x, alpha=float(np.float32(1 / 6)), beta=0.5))
 
 
 @kernel("Swish", since=24)
@@ -291,10 +297,23 @@ def _gelu_gate(x: Array, approximate: str) -> Array:
 
 
 @scale("Gelu", since=20)
-def gelu_scale(_y: Array, x: Array, /, *, approximate: str = "none") -> Scale:
+def gelu_scale(
+    y: Array, x: Array, /, *, approximate: str = "none", stored: Sequence[np.dtype[np.generic] | None] = (None,)
+) -> Scale:
     """8 at ½·|x|·(1 + |e|), e the erf or tanh: e errs by 8 at |e|, its argument by 2 (erf) or 7 (tanh) of which its
-    slope lets through less than 1 or 3.2, the sum and the products by 2 at 1 + |e|."""
-    return gate_scale(x, (1 + np.abs(_gelu_gate(x, approximate))) / 2, LIBRARY)
+    slope lets through less than 1 or 3.2, the sum and the products by 2 at 1 + |e|. In float64 the tanh of the function
+    body, whose constants are float32, conforms as well."""
+    found = gate_scale(x, (1 + np.abs(_gelu_gate(x, approximate))) / 2, LIBRARY)
+    if approximate != "tanh" or stored[0] != np.float64:
+        return found
+    cubic, root = float(np.float32(0.044715)), math.sqrt(float(np.float32(2 / math.pi)))
+    return _reaching(found, y, x / 2 * (1 + np.tanh(root * (x + cubic * x**3))))
+
+
+def _reaching(scale: Scale, y: Array, other: Array) -> Scale:
+    """The scale, in float64, widened to another value that conforms."""
+    gap = np.nan_to_num(np.abs(other - y)) * 2.0**53
+    return replace(scale, magnitude=scale.magnitude + gap)
 
 
 def _threshold(value: float, dtype: np.dtype[np.generic]) -> float:

@@ -207,6 +207,10 @@ def _stored(values: Array, output_datatype: int, op_type: str) -> Array:
     return convert(values, data_type(op_type, output_datatype))
 
 
+FLOAT32_IN_FLOAT64 = 2.0**29
+"""Half-units of float64 in one of float32."""
+
+
 def _register_window(op_type: str, terms: Sequence[float]) -> None:
     """A window a0 − a1·cos(2πn/N) + a2·cos(4πn/N), N the size, or one less where symmetric."""
 
@@ -224,11 +228,13 @@ def _register_window(op_type: str, terms: Sequence[float]) -> None:
 
     def bound(y: Array, size: Array, /, *, periodic: int = 1, **_attributes: object) -> Scale:
         """11 at Σ a_i·(1 + |i·α·sin(i·α)|): a library's cosine (8), its angle, constants and sums; one step for
-        integers. Open for the symmetric window of one element, 0 / 0."""
+        integers. Open for the symmetric window of one element, 0 / 0. The function body computes in float32 and then
+        casts, to float64 too."""
         at = angle(size, periodic)
         if not is_float(y.dtype):
             return Scale(np.zeros(()), np.where(np.isnan(at), np.inf, 1.0), Rule.EXACT)
         total = sum(a * (1 + np.abs(i * at * np.sin(i * at))) for i, a in enumerate(terms))
+        total = total * (FLOAT32_IN_FLOAT64 if y.dtype == np.float64 else 1.0)
         return Scale(np.nan_to_num(np.asarray(total)), np.where(np.isnan(at), np.inf, LIBRARY + 3), Rule.ULP)
 
     window.__doc__ = f"""{" + ".join(f"({(-1) ** i * a:g})·cos({i}·2πn / N)" for i, a in enumerate(terms))}.

@@ -228,6 +228,10 @@ EXTRA: Mapping[tuple[str, str], tuple[Sample, ...]] = {
         for source in names
         for target in names
     ),
+    ("", "AffineGrid"): (sample(normal(15, 2, 2, 3), np.array([2, 1, 3, 4])),),
+    ("", "Gelu"): (sample(normal(16, 9).astype(np.float64), approximate="tanh"),),
+    ("", "HardSwish"): (sample(normal(16, 9).astype(np.float64)),),
+    **{("", f"{name}Window"): (sample(np.array(5), output_datatype=11),) for name in ("Hann", "Hamming", "Blackman")},
     ("", "Attention"): tuple(
         sample(*(normal(seed, 1, 2, 3, 4) for seed in (11, 12, 13)), mask)
         for mask in (normal(14, 3, 3), np.eye(3, dtype=bool))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,13 +20,19 @@ from onnx_arch.graphs.loading import load_model
 from onnx_arch.operators.evaluation import Call, output_dtypes, prepare
 from onnx_arch.operators.storage import encode, is_float
 
-from ..operators.samples import Sample, samples_of
+from ..operators.samples import Sample, normal, sample, samples_of
 
 WITH_SUBGRAPHS = {"SequenceMap"}
 """Run by the graph: ONNX's node tests of it and of its expansion are both judged."""
 
 DOMAIN = "body"
 """Where the expansion is a local function of the model."""
+
+
+EDGES: Mapping[str, tuple[Sample, ...]] = {
+    "AffineGrid": (sample(normal(1, 1, 2, 3), np.array([1, 1, 3, 4])),),
+}
+"""Calls on which a body is known to fail."""
 
 
 @dataclass(frozen=True)
@@ -127,13 +133,13 @@ class Compared:
 
 def compared(body: Body, folder: Path, *, all_tests: bool = False) -> Iterator[Compared]:
     """Samples of an operator by kernel and by expansion; with `all_tests` every node test that this version allows."""
-    for sample in samples_of(body.schema, all_tests=all_tests):
-        if any(isinstance(value, onnx.GraphProto) for value in sample.attributes.values()):
+    for call in (*samples_of(body.schema, all_tests=all_tests), *EDGES.get(body.schema.name, ())):
+        if any(isinstance(value, onnx.GraphProto) for value in call.attributes.values()):
             continue
         try:
-            function = expansion(body, sample)
+            function = expansion(body, call)
             if function is not None:
-                yield _compared(body, sample, expanded(body, sample, function, folder))
+                yield _compared(body, call, expanded(body, call, function, folder))
         except OnnxArchError as error:
             yield Compared(body, Outcome.ERRORED, f"{type(error).__name__}: {error}")
 

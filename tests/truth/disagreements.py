@@ -36,6 +36,10 @@ DECLARED: Mapping[tuple[str, str], str] = {
         "among them, draws the complement."
     ),
     (BODY, "Bernoulli-22 in opset 22"): AS_ABOVE,
+    (BODY, "AffineGrid-20 in opset 20"): (
+        "We are: the body squeezes every dimension of size one, the batch's too, and then splits along axis 1: for one "
+        "image in two dimensions it cannot be computed. The text knows no such limit."
+    ),
     (RUNTIME, "test_attention_4d_with_past_and_present_qk_matmul_bias_3d_mask_causal"): (
         "We are: scores that a mask excludes are the lowest float in place of −∞. The text adds −∞; Y is the same."
     ),
