@@ -23,6 +23,7 @@ SECTIONS = {
     "vgg16": "Exact check of VGG-16",
     "export": "Export of VGG-16",
     "kernels": "Kernels of the oracle",
+    "conform": "All official node tests",
 }
 """Titles by name; each is measured by `measure()` in `speed_<name>.py`."""
 

@@ -62,7 +62,7 @@ Dims = Annotated[
     list[str] | None, typer.Option("--dim", metavar="NAME=N", help="Size of a symbolic dim of models to mine.")
 ]
 Workers = Annotated[
-    int | None, typer.Option("--workers", min=1, metavar="N", help="Processes of the runtime.  [default: the cores]")
+    int | None, typer.Option("--workers", min=1, metavar="N", help="Processes of the runtime; as many as cores.")
 ]
 Threads = Annotated[int, typer.Option("--threads", min=1, help="Threads of the runtime in each of them.")]
 TimeLimit = Annotated[float, typer.Option("--time-limit", min=0.1, metavar="S", help="A case that takes longer hangs.")]

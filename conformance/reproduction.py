@@ -235,7 +235,7 @@ def _load(failure: Failure) -> str | None:
     values = [*dict(_arrays(failure.feeds))]
     tensors = [spec.dtype for spec in (*failure.model.graph.inputs, *failure.model.graph.outputs)]
     raw = any(dtype is not None and dtype.name in RAW_DTYPES for dtype in tensors)
-    if known is None or raw or len(values) < len(failure.feeds):
+    if known is None or raw or failure.options.extra or len(values) < len(failure.feeds):
         return None
     options = failure.options
     return known[1].format(level=LEVELS[options.optimization], provider=PROVIDERS[options.provider])

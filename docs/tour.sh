@@ -22,6 +22,7 @@ tour() {
     run onnx-arch list
     run onnx-arch export resnet18 -o bundles
     run onnx-arch check bundles/resnet18 --json check.jsonl
+    run onnx-arch conform --op Conv --op Softmax
     run onnx-arch bench bundles/resnet18 --against torch --json bench.jsonl
     run onnx-arch report check.jsonl bench.jsonl -o report.html
 }

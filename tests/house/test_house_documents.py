@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")] + sorted(
     (ROOT / "docs").glob("*.md")
 )
-SCRIPTS = [ROOT / "docs" / name for name in ("tour.sh", "demo.sh", "ci-example.yml")]
+SCRIPTS = [ROOT / "docs" / name for name in ("tour.sh", "demo.sh", "ci-example.yml", "conform-ci.yml")]
 
 OPTIONS = {
     "list": ["--json", "--quiet"],
@@ -27,6 +27,11 @@ OPTIONS = {
     "check": [
         "--inputs", "--test-data", "--image", "--runtime", "--python", "--provider", "--optimization", "--json",
         "--junit", "--html", "--resume", "--quiet",
+    ],
+    "conform": [
+        "--runtime", "--python", "--provider", "--op", "--opset", "--suite", "--workers", "--expect", "--json", "--junit",
+        "--html", "--resume", "--compare", "--case", "--seed", "--examples", "--threads", "--time-limit", "--dim",
+        "--no-shrink", "--reproduce", "--all", "--quiet",
     ],
     "bench": ["--against", "--provider", "--batch", "--threads", "--json", "--quiet"],
     "report": ["-o", "--quiet"],
@@ -55,7 +60,7 @@ def options_of(command: str) -> frozenset[str]:
 def command_lines(text: str) -> list[list[str]]:
     """Every `onnx-arch …` in a text, as words: in code blocks and in backticks."""
     found = re.findall(
-        r"(?:^|[`$ ])(onnx-arch (?:list|export|check|bench|report)\b[^`|\n>]*)", text, flags=re.MULTILINE
+        r"(?:^|[`$ ])(onnx-arch (?:list|export|check|conform|bench|report)\b[^`|\n>]*)", text, flags=re.MULTILINE
     )
     return [shlex.split(line, comments=True) for line in found]
 
