@@ -125,7 +125,9 @@ def _of(misses: Sequence[Trial], wrong: Sequence[Trial]) -> str:
 
 
 def _told(trials: Sequence[Trial]) -> str:
-    return f"{sum(t.failed for t in trials):,} of {len(trials):,}"
+    alike = sum(t.like_correct for t in trials if not t.failed)
+    remark = f" ({alike:,} of the others no farther off than a correct result)" if alike else ""
+    return f"{sum(t.failed for t in trials):,} of {len(trials):,}{remark}"
 
 
 def _unequal(trials: Iterable[Trial]) -> list[Trial]:
@@ -225,10 +227,15 @@ def _tf32(trials: Sequence[Trial]) -> str:
     rows = []
     for kind, title in TITLES.items():
         of_kind = [t for t in mine if t.kind == kind]
-        counted = [[t for t in of_kind if t.size == size] for size in sizes]
-        cells = [f"{sum(t.failed for t in group)}/{len(group)}" if group else "–" for group in counted]
-        rows.append((title, *cells, f"{sum(t.failed for t in of_kind)}/{len(of_kind)}"))
+        cells = [_share([t for t in of_kind if t.size == size]) for size in sizes]
+        rows.append((title, *cells, _share(of_kind)))
     return markdown(("data", *(f"{size:,}" for size in sizes), "all K"), rows)
+
+
+def _share(trials: Sequence[Trial]) -> str:
+    """Told of tried, and a sign for each that is no farther off than a correct result."""
+    alike = sum(t.like_correct for t in trials if not t.failed)
+    return f"{sum(t.failed for t in trials)}/{len(trials)}{'†' * alike}" if trials else "–"
 
 
 def _apart(trials: Sequence[Trial]) -> str:
