@@ -291,7 +291,8 @@ class DecoderStack(nn.Module):
 
 def distance_bias(blocks: nn.ModuleList, behind: Tensor) -> Tensor:  # (T, S) -> (1, heads, T, S)
     """The bias of distances, which the first block holds for all."""
-    return blocks[0].layer[0].SelfAttention.relative_attention_bias(behind)
+    first: Any = blocks[0]
+    return first.layer[0].SelfAttention.relative_attention_bias(behind)
 
 
 class T5(nn.Module):
@@ -319,7 +320,8 @@ class T5(nn.Module):
     def encode(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Cache]:
         """Read texts (B, S): (B, S, C), and the keys and values that every decoder block will ask for."""
         x = self.encoder(self.shared(input_ids), key_mask(attention_mask))  # (B, S, C)
-        return x, tuple(block.layer[1].EncDecAttention.project(x) for block in self.decoder.block)
+        blocks: Any = self.decoder.block
+        return x, tuple(block.layer[1].EncDecAttention.project(x) for block in blocks)
 
     def decode(
         self, input_ids: Tensor, attention_mask: Tensor, past_key_values: Cache, source: Cache

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -176,7 +177,8 @@ class Transformer(nn.Module):
         bias = as_bias(key_mask(attention_mask), x.dtype)  # (B, 1, 1, S)
         for layer in self.encoder:
             x = layer(x, bias)
-        return x, tuple(layer.cross_attention.project(x) for layer in self.decoder)
+        layers: Any = self.decoder
+        return x, tuple(layer.cross_attention.project(x) for layer in layers)
 
     def decode(
         self, input_ids: Tensor, attention_mask: Tensor, past_key_values: Cache, source: Cache

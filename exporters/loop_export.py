@@ -138,10 +138,11 @@ def greedy(module: nn.Module, loop: Loop, stored: torch.dtype) -> Array:
     """The best words by the module itself in float64, every one computed from the whole text before it."""
     prompt, mask = (to_torch(loop.feeds[name]) for name in ("input_ids", "attention_mask"))
     plan, length = loop.generation, int(loop.feeds["max_length"])
+    score: Any = module.score
     words = torch.full((len(prompt), 1), plan.start_token_id) if plan.encoder else prompt
     finished = torch.zeros(len(prompt), dtype=torch.bool)
     while words.shape[1] < length and not finished.all():
-        scores = run_float64(module.score, (prompt, mask, words), {}, stored)
+        scores = run_float64(score, (prompt, mask, words), {}, stored)
         best = torch.where(finished, plan.pad_token_id, scores[:, -1].argmax(dim=1))
         finished = finished if plan.eos_token_id is None else finished | (best == plan.eos_token_id)
         words = torch.cat((words, best[:, None]), dim=1)

@@ -22,6 +22,9 @@ from onnx import parser
 
 IR_VERSION = 10
 
+Ports = dict[str, tuple[int, tuple[str, ...]]]
+"""Element type and shape by name."""
+
 ROTATIONS = (13, 15, 26, 6, 17, 29, 16, 24)
 ROUNDS = 20
 PARITY = 0x1BD11BDA
@@ -172,10 +175,11 @@ def name_nodes(nodes: Sequence[onnx.NodeProto], place: str) -> None:
 
 def choosing_model(opset: int) -> onnx.ModelProto:
     """A model that chooses the next word of `logits`, of whatever floating-point type they are."""
-    return _model("choose", choosing_nodes(), CHOOSING_PORTS, {"token": (onnx.TensorProto.INT64, ("batch",))}, opset)
+    outputs: Ports = {"token": (onnx.TensorProto.INT64, ("batch",))}
+    return _model("choose", choosing_nodes(), CHOOSING_PORTS, outputs, opset)
 
 
-CHOOSING_PORTS: dict[str, tuple[int, tuple[str, ...]]] = {
+CHOOSING_PORTS: Ports = {
     "logits": (onnx.TensorProto.FLOAT, ("batch", "sequence", "vocab")),
     "temperature": (onnx.TensorProto.FLOAT, ()),
     "top_k": (onnx.TensorProto.INT64, ()),
@@ -186,22 +190,14 @@ CHOOSING_PORTS: dict[str, tuple[int, tuple[str, ...]]] = {
 
 def random_model(opset: int) -> onnx.ModelProto:
     """A model that gives `uniforms` (count, rows) of a `seed`."""
-    ports: dict[str, tuple[int, tuple[str, ...]]] = dict.fromkeys(
-        ("seed", "count", "rows"), (onnx.TensorProto.INT64, ())
-    )
-    outputs = {"uniforms": (onnx.TensorProto.FLOAT, ("count", "rows"))}
-    return _model("random", random_nodes(), ports, outputs, opset)
+    scalar: tuple[int, tuple[str, ...]] = (onnx.TensorProto.INT64, ())
+    outputs: Ports = {"uniforms": (onnx.TensorProto.FLOAT, ("count", "rows"))}
+    return _model("random", random_nodes(), dict.fromkeys(("seed", "count", "rows"), scalar), outputs, opset)
 
 
-def _model(
-    name: str,
-    nodes: Sequence[onnx.NodeProto],
-    inputs: dict[str, tuple[int, tuple[str, ...]]],
-    outputs: dict[str, tuple[int, tuple[str, ...]]],
-    opset: int,
-) -> onnx.ModelProto:
-    values = [[port(key, *value) for key, value in ports.items()] for ports in (inputs, outputs)]
-    graph = onnx.helper.make_graph(nodes, name, *values)
+def _model(name: str, nodes: Sequence[onnx.NodeProto], inputs: Ports, outputs: Ports, opset: int) -> onnx.ModelProto:
+    given, made = ([port(key, *value) for key, value in ports.items()] for ports in (inputs, outputs))
+    graph = onnx.helper.make_graph(nodes, name, given, made)
     return onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", opset)], ir_version=IR_VERSION)
 
 
