@@ -83,7 +83,7 @@ def parse_line(line: str, where: str) -> dict[str, Any]:
     try:
         fields = json.loads(line, parse_constant=refuse)
     except json.JSONDecodeError as error:
-        raise StreamError(f"{where}: not JSON: {error.msg} at column {error.colno}") from error
+        raise StreamError(f"{where}: not JSON: {error.msg.removesuffix(' at')} at column {error.colno}") from error
     except (ValueError, RecursionError) as error:
         raise StreamError(f"{where}: not JSON: {error}") from error
     if not isinstance(fields, dict):
