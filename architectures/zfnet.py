@@ -9,6 +9,7 @@ from; the deconvnet does not undo it.
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 import torch
@@ -69,12 +70,27 @@ class Layer(nn.Module):
         (B, C, h, w) -> (B, C_in, H, W), `size` being (H, W) and `pooled` the size before the pool.
         """
         if switches is not None:
-            x = max_unpool2d(x, switches, POOL_SIZE, POOL_STRIDE, output_size=pooled)
+            x = unpool(x, switches, pooled)
         conv, missing = self.conv, []
         for axis, out in enumerate(x.shape[-2:]):
             reached = (out - 1) * conv.stride[axis] - 2 * int(conv.padding[axis]) + conv.kernel_size[axis]
             missing.append(size[axis] - reached)  # what the convolution's stride left over
         return conv_transpose2d(x.relu(), conv.weight, None, conv.stride, conv.padding, missing)  # type: ignore[arg-type]
+
+
+def unpool(x: Tensor, switches: Tensor, size: torch.Size) -> Tensor:  # (B, C, h, w) twice -> (B, C, *size)
+    """Put every element where its pool found its maximum; elements that share a place add up.
+
+    Windows overlap, so one place may be the maximum of up to four. Every second window overlaps no other: the maps are
+    unpooled in four interleaved parts, and no runtime has to choose which of several elements stays.
+    """
+    rows, columns = (range(min(2, side)) for side in x.shape[-2:])
+    parts = [
+        max_unpool2d(x[..., i::2, j::2], switches[..., i::2, j::2], POOL_SIZE, 2 * POOL_STRIDE, output_size=tuple(size))
+        for i in rows
+        for j in columns
+    ]
+    return functools.reduce(torch.add, parts)
 
 
 class ZFNet(nn.Module):
