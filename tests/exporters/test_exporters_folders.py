@@ -1,0 +1,111 @@
+"""Folders that transformers wrote, of sizes that no preset has: exported, equal to transformers, written back."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from onnx_arch.architectures.registry import find_architecture
+from onnx_arch.cli.main import guarded, run
+from onnx_arch.errors import InvalidArgumentError, WeightsError
+from onnx_arch.exporters.export import export_architecture
+from onnx_arch.exporters.reload import reload_bundle
+
+transformers = pytest.importorskip("transformers")
+
+
+def bert():
+    config = transformers.BertConfig(
+        vocab_size=53, hidden_size=24, num_hidden_layers=3, num_attention_heads=3, intermediate_size=40,
+        max_position_embeddings=20,
+    )  # fmt: skip
+    return transformers.BertModel(config)
+
+
+def gpt2():
+    sizes = {"vocab_size": 61, "n_positions": 32, "n_embd": 24, "n_layer": 3, "n_head": 2}
+    return transformers.GPT2LMHeadModel(transformers.GPT2Config(**sizes, bos_token_id=0, eos_token_id=0))
+
+
+def t5():
+    config = transformers.T5Config(
+        vocab_size=47, d_model=16, d_kv=6, d_ff=24, num_layers=2, num_heads=3, decoder_start_token_id=0
+    )
+    return transformers.T5ForConditionalGeneration(config)
+
+
+MODELS = {"bert": bert, "gpt2": gpt2, "t5": t5}
+
+
+def saved(name, folder, seed=0, shard="1GB"):
+    """A model of transformers with generic weights, and the folder that it wrote."""
+    torch.manual_seed(seed)
+    model = MODELS[name]().eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(torch.randn(parameter.shape) * 0.3)
+    model.save_pretrained(folder, max_shard_size=shard)
+    return model
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_folder_states_the_sizes_and_gives_the_weights(tmp_path, name):
+    saved(name, tmp_path / "hf", shard="10KB")
+    assert (tmp_path / "hf" / "model.safetensors.index.json").is_file()
+    bundle = export_architecture(name, tmp_path, weights=tmp_path / "hf", save_weights=tmp_path / "back")
+    assert (bundle.translation, bundle.runtime) == ("passed", "passed")
+    assert bundle.manifest["weights"]["layout"].startswith("huggingface")
+    assert bundle.manifest["source"]["config"] == json.loads((tmp_path / "hf" / "config.json").read_text())
+    again = type(MODELS[name]()).from_pretrained(tmp_path / "back").state_dict()
+    original = type(MODELS[name]()).from_pretrained(tmp_path / "hf").state_dict()
+    assert again.keys() == original.keys()
+    assert all(torch.equal(again[key], tensor) for key, tensor in original.items())
+
+
+def test_bert_of_a_folder_computes_what_transformers_does(tmp_path):
+    model = saved("bert", tmp_path / "hf")
+    bundle = export_architecture("bert", tmp_path, weights=tmp_path / "hf")
+    session = onnxruntime.InferenceSession(bundle.path / "model.onnx")
+    rng = np.random.default_rng(0)
+    feeds = {"input_ids": rng.integers(0, 53, (2, 7)), "attention_mask": np.ones((2, 7), np.int64)}
+    feeds["token_type_ids"] = np.zeros((2, 7), np.int64)
+    taken = {item.name for item in session.get_inputs()}
+    given = session.run(None, {key: value for key, value in feeds.items() if key in taken})[0]
+    with torch.no_grad():
+        wanted = model(**{key: torch.from_numpy(value) for key, value in feeds.items()}).last_hidden_state.numpy()
+    np.testing.assert_allclose(given, wanted, rtol=1e-4, atol=1e-4)
+
+
+def test_bundle_of_a_folder_is_reloaded_from_a_bare_file(tmp_path):
+    """The bundle knows its sizes; the file that comes has none to state."""
+    saved("bert", tmp_path / "hf")
+    other = saved("bert", tmp_path / "other", seed=1)
+    bundle = export_architecture("bert", tmp_path, weights=tmp_path / "hf")
+    reloaded = reload_bundle(bundle.path, tmp_path / "other" / "model.safetensors", output_dir=tmp_path / "out")
+    assert (reloaded.translation, reloaded.runtime) == ("passed", "passed")
+    assert len(load_file(tmp_path / "other" / "model.safetensors")) == len(other.state_dict())
+
+
+def test_folder_of_another_model_is_refused(tmp_path):
+    saved("gpt2", tmp_path / "hf")
+    with pytest.raises(InvalidArgumentError, match=r"model_type 'gpt2'; this architecture reads 'bert'"):
+        export_architecture("bert", tmp_path, weights=tmp_path / "hf")
+
+
+def test_config_that_is_no_config_is_refused_in_one_line(tmp_path, capsys):
+    saved("bert", tmp_path / "hf")
+    (tmp_path / "hf" / "config.json").write_text('{"model_type": "bert", "hidden_size": "wide"}')
+    assert guarded(lambda: run(["export", "bert", "--weights", str(tmp_path / "hf"), "-o", str(tmp_path / "x")])) == 2
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_file_of_other_sizes_than_the_preset_lists_what_does_not_fit(tmp_path):
+    saved("bert", tmp_path / "hf")
+    with pytest.raises(WeightsError, match=r"embeddings.word_embeddings.weight is \[53, 24\]"):
+        export_architecture("bert", tmp_path, preset="tiny", weights=tmp_path / "hf" / "model.safetensors")
+    assert find_architecture("bert").from_pretrained_config is not None
