@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from .data import KINDS
-from .library import FAMILIES, Piece, pieces, run
+from .library import FAMILIES, Piece, kept, pieces, run
 from .table import document
 from .trials import Trial
 
@@ -24,6 +24,7 @@ def parse(words: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--family", action="append", choices=list(FAMILIES), default=[], help="only these operators")
     parser.add_argument("--jobs", type=int, default=None, help="processes; one per core by default")
     parser.add_argument("--resume", type=Path, metavar="DIR", help="keep what is done in DIR, and go on from there")
+    parser.add_argument("--kept", action="store_true", help="only what is in the folder of --resume; compute nothing")
     parser.add_argument("--write", type=Path, metavar="FILE", help="write the tables to FILE and not to the terminal")
     return parser.parse_args(words)
 
@@ -41,9 +42,10 @@ def main(words: Sequence[str] | None = None) -> int:
         def done(piece: Piece) -> None:
             progress.update(bar, description=piece.family, advance=1)
 
-        for found in run(work, args.jobs, done, args.resume):
+        due = work if not args.kept else [piece for piece in work if kept(args.resume, piece) is not None]
+        for found in run(due, args.jobs, done, args.resume):
             trials += found
-    text = document(trials)
+    text = document(trials, f"{len(due)} of {len(work)}")
     if args.write is None:
         sys.stdout.write(text)
     else:

@@ -107,7 +107,7 @@ def run(
     """
     left = []
     for piece in work:
-        known = _kept(folder, piece)
+        known = kept(folder, piece)
         if known is None:
             left.append(piece)
         else:
@@ -135,7 +135,7 @@ def _file(folder: Path, piece: Piece) -> Path:
     return folder / f"{piece.family.replace(' ', '-')}-{piece.index}-of-{piece.count}.trials"
 
 
-def _kept(folder: Path | None, piece: Piece) -> list[Trial] | None:
+def kept(folder: Path | None, piece: Piece) -> list[Trial] | None:
     """What an earlier run found in the same piece; None where there was none."""
     if folder is None or not _file(folder, piece).exists():
         return None

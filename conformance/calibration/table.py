@@ -43,11 +43,16 @@ def markdown(header: Cells, rows: Iterable[Cells]) -> str:
     return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)
 
 
-def document(trials: Sequence[Trial]) -> str:
-    """All tables, as Markdown."""
+def document(trials: Sequence[Trial], pieces: str = "all") -> str:
+    """All tables, as Markdown.
+
+    Args:
+        trials: of a run.
+        pieces: how many pieces of the library the run has; each has every n-th case of a family.
+    """
     sections = (
         HEAD + "\n\n" + _goals(trials),
-        READING + "\n\n" + _versions(),
+        READING + "\n\n" + _versions(pieces),
         "## False alarms\n\n" + FALSE_ALARMS + "\n\n" + _by_rule(trials, _alarm_cells, ALARM_HEADER),
         "## Misses\n\n" + MISSES + "\n\n" + _by_rule(trials, _miss_cells, MISS_HEADER),
         _listed(trials),
@@ -65,7 +70,7 @@ ALARM_HEADER = ("rule", "data", "correct results", "ours", *FIXED)
 MISS_HEADER = ("rule", "data", "promised", "ours", "like a correct one", *FIXED, "smaller", "found")
 
 
-def _versions() -> str:
+def _versions(pieces: str) -> str:
     names = ("numpy", "onnx", "onnxruntime", "torch")
     found = []
     for name in names:
@@ -73,7 +78,7 @@ def _versions() -> str:
             found.append(f"{name} {importlib.metadata.version(name)}")
         except importlib.metadata.PackageNotFoundError:
             found.append(f"no {name}")
-    return f"Run with Python {platform.python_version()}, {', '.join(found)}."
+    return f"Run with Python {platform.python_version()}, {', '.join(found)}; {pieces} pieces of the library."
 
 
 def correct(trials: Iterable[Trial]) -> list[Trial]:
