@@ -11,9 +11,9 @@ import numpy as np
 
 from ..operators.evaluation import Call
 from ..operators.plain import plain_outputs
-from ..operators.rounding import half_unit
+from ..operators.rounding import growth, half_unit
 from ..operators.scale import Array, Rule, Scale
-from ..operators.storage import encode, float_format
+from ..operators.storage import FloatFormat, encode, float_format
 from .sharing import own_deviations, rows_of
 
 ACCEPTED_RATIO = 8.0
@@ -24,8 +24,11 @@ OBSERVED_RATIO = 2.0
 """A value is accepted within twice the largest relative error that float32 loops over its own summands make anywhere
 on their way."""
 
-PLAIN_RATIO = 4.0
-"""A value of a composed operator is accepted within four times the largest error of its kernel in plain float32."""
+PLAIN_RATIO = 2.0
+"""A value of a composed operator is accepted within twice the largest error of its kernel in plain float32."""
+
+PLAIN_FLOOR = 4.0
+"""… and within 4 · √k, half of what is promised to be found: the kernel does not add in every order that there is."""
 
 ACCEPTED_FLOOR = 8.0
 """Half-units that are always accepted of a sum."""
@@ -192,8 +195,12 @@ class PlainWitness:
         with np.errstate(all="ignore"):
             size = np.maximum(self.scale.magnitude * half_unit(format_), format_.smallest_normal)
         level = max(self._level(actual.dtype, size, lanes) for lanes in PLAIN_LANES)
-        accepted = np.full(len(indices), max(ACCEPTED_FLOOR, PLAIN_RATIO * level))
+        accepted = np.full(len(indices), max(ACCEPTED_FLOOR, self._floor(format_), PLAIN_RATIO * level))
         return _compare(indices, z, accepted, "the kernel in float32 with plain loops")
+
+    def _floor(self, format_: FloatFormat) -> float:
+        terms = np.asarray(self.scale.terms, np.float64)
+        return PLAIN_FLOOR * math.sqrt(growth(float(terms[np.isfinite(terms)].max(initial=0.0)), format_))
 
     def _level(self, dtype: np.dtype[Any], size: Array, lanes: int) -> float:
         """How large the errors of the plain kernel are: the largest of the tensor, which long rows share."""

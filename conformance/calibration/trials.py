@@ -168,9 +168,10 @@ def _units(wrong: Array, right: Array, scale: Scale, dtype: np.dtype[Any]) -> Ar
         k = np.asarray(float(growth(float(terms[np.isfinite(terms)].max(initial=0.0)), format_)))
     unit = np.maximum(np.abs(scale.magnitude) * half_unit(format_), floor_of(format_))
     distance = np.abs(wrong - right) / (unit * np.sqrt(k))
-    exact = (terms == 0) | (np.broadcast_to(scale.magnitude, wrong.shape) == 0)
+    size = np.broadcast_to(scale.magnitude, wrong.shape)
+    exact = (terms == 0) | (size == 0)
     distance = np.where(exact | np.isnan(distance), np.inf, distance)
-    return np.where(same | np.isinf(terms), 0.0, distance)
+    return np.where(same | np.isinf(terms) | np.isinf(size), 0.0, distance)  # infinite: any value conforms
 
 
 def trials_of(family: Family, case: Case, others: Mapping[str, Compute] | None = None) -> Iterator[Trial]:
