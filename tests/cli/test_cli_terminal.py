@@ -73,7 +73,7 @@ def test_check_targets_file_that_is_read_is_never_written(tmp_path):
 
 
 def test_command_words_leave_out_the_folders_of_this_machine(monkeypatch):
-    words = ["check", "/home/me/a.onnx", "--json=/home/me/b.jsonl", "x=batch,3:float32", "../net.py:make", "out/"]
+    words = ["check", "/data/a.onnx", "--json=/data/b.jsonl", "x=batch,3:float32", "../net.py:make", "out/"]
     monkeypatch.setattr("sys.argv", ["/usr/bin/onnx-arch", *words])
     told = ("onnx-arch", "check", "a.onnx", "--json=b.jsonl", "x=batch,3:float32", "net.py:make", "out/")
     assert command_words() == told
