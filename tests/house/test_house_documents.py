@@ -25,8 +25,8 @@ OPTIONS = {
         "-o", "--preset", "--opset", "--dtype", "--weights", "--seed", "--dynamic", "--input", "--json", "--quiet",
     ],
     "check": [
-        "--inputs", "--test-data", "--image", "--runtime", "--python", "--provider", "--optimization", "--json",
-        "--junit", "--html", "--resume", "--quiet",
+        "--inputs", "--test-data", "--image", "--runtime", "--python", "--provider", "--optimization",
+        "--disable-optimizer", "--json", "--junit", "--html", "--resume", "--quiet",
     ],
     "conform": [
         "--runtime", "--python", "--provider", "--op", "--opset", "--suite", "--workers", "--expect", "--json", "--junit",
