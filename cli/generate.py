@@ -134,6 +134,8 @@ def generate(
     if json is not None:
         with json_lines(json) as write:
             write({"kind": "generation", "name": name, "seed": seed, **_row(result)})
+    if "seed" in manifest.get("weights", {}):
+        get_console(quiet).print(f"{name} has random parameters here: it has learned nothing", markup=False)
     return ExitStatus.OK
 
 

@@ -153,8 +153,8 @@ def padded(prompts: Sequence[Sequence[int]], plan: TextGeneration) -> Prompts:
 def scalars(request: Request) -> dict[str, Array]:
     """What the choosing operators are told."""
     return {
-        "temperature": np.asarray(request.temperature or 0.0, np.float32),
-        "top_k": np.asarray(request.top_k or 0, np.int64),
+        "temperature": np.asarray(0.0 if request.temperature is None else request.temperature, np.float32),
+        "top_k": np.asarray(0 if request.top_k is None else request.top_k, np.int64),
         "top_p": np.asarray(1.0 if request.top_p is None else request.top_p, np.float32),
     }
 
