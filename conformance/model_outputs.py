@@ -200,11 +200,11 @@ def _by_spread(case: OutputCase, gap: Array, own: Array, figures: dict[str, Any]
         return _row(
             case, Outcome.UNJUDGED, "propagated", message="no propagated scale: a node has no kernel", **figures
         )
-    unit = np.sqrt(spread**2 + POOLED_SHARE * (_typical_growth(spread, own) * own) ** 2) + own
     with np.errstate(all="ignore"):
+        unit = np.sqrt(spread**2 + POOLED_SHARE * (_typical_growth(spread, own) * own) ** 2) + own
         multiples = gap / unit
-    rms = float(np.sqrt(np.mean(multiples**2))) if multiples.size else 0.0
-    allowed = SPREAD_FACTOR * float(np.sqrt(np.mean((unit / own) ** 2)))
+        rms = float(np.sqrt(np.mean(multiples**2))) if multiples.size else 0.0
+        allowed = SPREAD_FACTOR * float(np.sqrt(np.mean((unit / own) ** 2))) if multiples.size else 0.0
     if rms <= SPREAD_FACTOR and multiples.max(initial=0.0) <= 2 * SPREAD_FACTOR:
         return _row(case, Outcome.PASSED, "propagated", allowed_rms_z=allowed, **figures)
     worst = int(multiples.argmax())

@@ -306,7 +306,7 @@ def _in_one_row(value: Any) -> tuple[Any, np.ndarray]:
 def _squared_difference(moved: Any, clean: Any) -> Any:
     (there, moved), (here, clean) = _in_one_row(moved), _in_one_row(clean)
     if clean.dtype.kind == "f" and there == here:
-        with np.errstate(invalid="ignore"):
+        with np.errstate(invalid="ignore", over="ignore"):
             return np.nan_to_num(moved - clean) ** 2
     return np.asarray(there != here or not np.array_equal(moved, clean), np.float64)
 

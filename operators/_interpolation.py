@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import InvalidAttributeError
+from ._casting import integer_limits
 from ._elementwise import undetermined
 from .scale import Array, Rule, Scale
 from .storage import float_format
@@ -226,8 +227,7 @@ def resample_scale(
     it by |Y(x + delta e_a) − Y(x)|, to either side because of the kinks at whole coordinates; these moves add up. They
     do not depend on the stored type, thus they are divided by its half unit. `nearest` does no arithmetic: what remains
     is the largest move over all combinations of axes, one ULP in that unit: either neighbour conforms. An integer
-    tensor has no such unit: `nearest` is open where a neighbour differs, and interpolation wholly (rounding to the
-    integer is not specified).
+    tensor has no such unit: `nearest` is open where a neighbour differs; see `_integer_scale` for interpolation.
     """
     moves = [_rounding(axis, sampling) for axis in axes]
     if sampling.mode == "nearest":
@@ -238,7 +238,7 @@ def resample_scale(
         reach = np.max([np.where(other == y, 0, np.abs(other - y)) for other in others], axis=0)
         return Scale(reach / _half_unit(stored), 1, Rule.ULP) if reach.any() else undetermined(np.zeros((), bool))
     if y.dtype.kind not in "fc":
-        return undetermined(np.ones((), bool))
+        return _integer_scale(y, data, axes, sampling, moves)
     reach, size, roundings = np.zeros(y.shape), np.abs(data), 0
     for number, (axis, move) in enumerate(zip(axes, moves, strict=True)):
         at, _, w = _taps(_coordinates(axis, sampling.coordinate_transformation_mode), axis, sampling)
@@ -247,6 +247,31 @@ def resample_scale(
             sides = ([side * move if i == number else 0 for i in range(len(axes))] for side in (-1, 1))
             reach += np.max([np.abs(_interpolate(data, axes, sampling, shifts) - y) for shifts in sides], axis=0)
     return Scale(size + reach / _half_unit(stored), max(roundings, 1), Rule.COMPOSED)
+
+
+def _integer_scale(y: Array, data: Array, axes: Sequence[Axis], sampling: Sampling, moves: Sequence[Array]) -> Scale:
+    """EXACT to a step, and as many more as the coordinates' rounding moves the interpolation: the text does not say how
+    it becomes an integer, so the whole numbers on both sides conform. Open where it leaves the type's range."""
+    if _without_order(data):
+        return undetermined(np.ones((), bool))
+    wide = data.astype(np.float64)
+    value = _interpolate(wide, axes, sampling, [0] * len(axes))
+    reach = np.abs(value) * INTEGER_ROUNDING
+    for number, move in enumerate(moves):
+        sides = ([side * move if i == number else 0 for i in range(len(axes))] for side in (-1, 1))
+        reach = reach + np.max([np.abs(_interpolate(wide, axes, sampling, s) - value) for s in sides], axis=0)
+    low, high = integer_limits(y.dtype)
+    outside = (value - reach < low) | (value + reach > high)
+    return Scale(np.zeros(()), np.where(outside, np.inf, 1 + np.ceil(reach)), Rule.EXACT)
+
+
+INTEGER_ROUNDING = 2.0**-20
+"""By how much float32 sums of a few products may be off, relatively, before they become integers."""
+
+
+def _without_order(data: Array) -> bool:
+    """Whether interpolated values have no order: booleans and strings."""
+    return data.dtype.kind in "bOUST"
 
 
 def _half_unit(stored: np.dtype[Any] | None) -> float:

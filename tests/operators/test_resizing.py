@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 from typing import Any
 
 import numpy as np
@@ -12,6 +11,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from onnx_arch.conformance.results import Outcome
+from onnx_arch.conformance.verdict import judge
 from onnx_arch.errors import InvalidAttributeError, InvalidInputError
 from onnx_arch.operators.evaluation import prepare
 from onnx_arch.operators.scale import Array, Rule
@@ -272,9 +273,31 @@ def test_nearest_by_a_whole_factor_is_wholly_exact() -> None:
         assert not np.any(scale.terms)
 
 
-def test_interpolation_of_integers_is_not_judged() -> None:
+def test_interpolation_of_integers_truncates() -> None:
     inputs = [np.array([0, 255], np.uint8), None, None, np.array([4])]
     node = prepare("Resize", inputs, {"mode": "linear"}, opset=19)
-    (scale,) = node.scales(node.outputs()) or ()
-    assert np.isinf(scale.terms).all()
-    assert math.isclose(int(node.outputs()[0][1]), 63)
+    assert node.outputs()[0].tolist() == [0, 63, 191, 255]
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.int32])
+@pytest.mark.parametrize("mode", ["linear", "cubic"])
+def test_interpolated_integers_are_judged_to_a_step(dtype: Any, mode: str) -> None:
+    x = np.random.default_rng(51).integers(10, 90, (1, 2, 7, 6)).astype(dtype)
+    inputs = (x, None, None, np.array([1, 2, 11, 9]))
+    node = prepare("Resize", inputs, {"mode": mode}, opset=19)
+    (y,) = node.outputs()
+    (scale,) = node.scales((y,)) or ()
+    wide = prepare("Resize", (x.astype(np.float64), *inputs[1:]), {"mode": mode}, opset=19).outputs()[0]
+    assert np.isfinite(scale.terms).all()
+    for rounded in (np.floor(wide), np.ceil(wide), np.rint(wide)):
+        assert (np.abs(rounded - y) <= scale.terms).all()
+    assert judge(y + np.asarray(4, dtype), y, np.dtype(dtype), scale).outcome is Outcome.FAILED
+
+
+def test_interpolated_integers_beyond_their_range_are_open() -> None:
+    x = np.array([[[[0, 255, 255, 0, 0]]]], np.uint8)
+    node = prepare("Resize", (x, None, None, np.array([1, 1, 1, 13])), {"mode": "cubic"}, opset=19)
+    (y,) = node.outputs()
+    terms = (node.scales((y,)) or ())[0].terms
+    assert np.isinf(terms).any()
+    assert np.isfinite(terms).any()

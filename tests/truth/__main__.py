@@ -90,8 +90,9 @@ def coverage_lines() -> Iterator[str]:
     by_domain = Counter(entry.domain or "ai.onnx" for entry in listed)
     counts = ", ".join(f"{domain} {count}" for domain, count in by_domain.items())
     pairs = sum(len(entry.versions) for entry in listed)
-    yield f"{len(listed)} operators ({counts}) in {pairs} versions; `onnx-arch list operators` names versions, rule and"
-    yield "types of each. Every type that a schema allows is run and judged by a test, except:"
+    yield f"{len(listed)} operators ({counts})"
+    yield f"in {pairs} versions; `onnx-arch list operators` names versions, rule and types of each."
+    yield "Every type that a schema allows is run and judged by a test, except:"
     yield ""
     for (domain, op_type), (types, reason) in UNJUDGED.items():
         which = "" if types is None else f" in {', '.join(sorted(t.removeprefix('tensor(')[:-1] for t in types))}"

@@ -7,7 +7,6 @@ import re
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from onnx_arch.conformance.results import Outcome
@@ -55,7 +54,7 @@ def test_light_models_agree() -> None:
         assert [row.outcome for row in judged(case)] == [Outcome.PASSED], case.name
 
 
-@pytest.mark.parametrize("name", ["test_softmax_example", "test_softmax_example_expanded", "test_optional_get_element"])
+@pytest.mark.parametrize("name", ["test_softmax_example", "test_softmax_example_expanded", "test_add"])
 def test_official_data_with_one_wrong_element_disagree(name: str) -> None:
     case = next(case for case in official("node") if case.name == name)
     proto = case.test.data_sets[0][1]
@@ -96,10 +95,8 @@ def test_kernel_agrees_with_torch_in_float64(name: str) -> None:
 @pytest.mark.parametrize("name", ["Conv", "Softmax", "Resize, cubic", "Attention"])
 def test_pair_with_another_result_is_told_apart(name: str) -> None:
     pair = PAIRS[name]
-    first = np.array(pair.inputs[0])
-    first.flat[0] += 1e-9
-    other = type(pair)(pair.torch, pair.inputs, lambda *xs: pair.function(xs[0] + 1e-9, *xs[1:]), pair.attributes)
-    assert agreement(other, name).share > 2 or name == "Softmax", "a softmax does not move with its input's mean"
+    other = dataclasses.replace(pair, function=lambda x, *rest: pair.function(x * 1.001, *rest))
+    assert agreement(other, name).share > 2
 
 
 def test_documents_list_every_declaration(repository: Path) -> None:
