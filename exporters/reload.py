@@ -23,6 +23,7 @@ from .arrays import numpy_view, to_torch
 from .bundle import Bundle, read_manifest
 from .export import Request, Say, Source, export_subject
 from .factories import module_subject
+from .looping import GENERATE
 from .paging import Shelf
 from .provenance import COMPUTED, IDENTITY, TRANSPOSED, Origin
 from .recipes import RECIPES, Recipes
@@ -65,13 +66,13 @@ def reload_bundle(  # noqa: PLR0913 - what a user may ask for
     files = manifest["files"]
     reloading = Reloading(bundle, {entry["name"]: entry for entry in manifest["graphs"]})
     request = Request(
-        bundle.parent if output_dir is None else output_dir,
+        bundle.resolve().parent if output_dir is None else output_dir,
         manifest["opset"],
         Source(manifest["seed"], weights, allow_missing),
         any(name.endswith(".onnx.data") for name in files),
         manifest.get("unpool", NATIVE),
         say=say,
-        loop="generate.onnx" in files,
+        loop=GENERATE in files,
         asked=manifest["asked"],
         translate=reloading.translate,
     )

@@ -245,7 +245,9 @@ def test_weights_of_a_users_module(tmp_path, zoo):
     bundle = zoo("instance", inputs=("input=2,3:float32",), weights=tmp_path / "w.safetensors")
     stored = {tensor.name: tensor for tensor in onnx.load(bundle.path / "model.onnx").graph.initializer}
     assert onnx.numpy_helper.to_array(stored["0.bias"]).tolist() == [0, 1, 2, 3]
-    assert bundle.manifest["weights"] == {"file": "w.safetensors", "layout": "onnx-arch"}
+    origin = bundle.manifest["weights"]
+    assert (origin["file"], origin["layout"]) == ("w.safetensors", "onnx-arch")
+    assert list(origin["sha256"]) == ["w.safetensors"]
     save_file({"0.weight": torch.zeros(3, 3)}, tmp_path / "bad.safetensors")
     with pytest.raises(
         WeightsError, match=r"2 problems: 0.weight is \[3, 3\], the module's is \[4, 3\]; missing 0.bias"
