@@ -139,15 +139,15 @@ def component_graphs(prompt: Prompt, unet: UNetConfig, vae: AutoencoderConfig) -
 
 
 def _batch() -> Axis:
-    return Axis("batch", 2, sweep=(1, 3))
+    return Axis("batch", 2, sweep=(1,))
 
 
 def _words(prompt: Prompt) -> Axis:
-    return Axis("sequence", min(prompt.num_positions, 9), sweep=(1, 2, prompt.num_positions))
+    return Axis("sequence", min(prompt.num_positions, 9), sweep=(1, prompt.num_positions))
 
 
 def _sides(own: int, *sweep: int) -> tuple[Axis, Axis]:
-    return Axis("height", own, sweep=sweep), Axis("width", own, sweep=sweep[:2])
+    return Axis("height", own, sweep=sweep), Axis("width", own, sweep=sweep[:1])
 
 
 def _text_graph(prompt: Prompt) -> GraphSpec:
@@ -163,7 +163,7 @@ def _unet_graph(prompt: Prompt, unet: UNetConfig) -> GraphSpec:
     timestep = Port("timestep", ("batch",), "int64", "integers", 1000)
     words = Port("encoder_hidden_states", ("batch", "sequence", prompt.embed_dim))
     output = Port("out_sample", sample.shape)
-    axes = (_batch(), *_sides(8, 1, 7, 16), _words(prompt))
+    axes = (_batch(), *_sides(8, 1, 7), _words(prompt))
     return GraphSpec("unet", (sample, timestep, words), (output,), axes, part=lambda model: model.unet)
 
 

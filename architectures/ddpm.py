@@ -131,7 +131,7 @@ def _picture(name: str, config: DDPMConfig) -> Port:
 
 
 def _axes(size: int, *sweep: int) -> tuple[Axis, ...]:
-    return Axis("batch", 2, sweep=(1, 3)), Axis("height", size, sweep=sweep), Axis("width", size, sweep=sweep)
+    return Axis("batch", 2, sweep=(1,)), Axis("height", size, sweep=sweep), Axis("width", size, sweep=sweep[:1])
 
 
 def _step(name: str, config: DDPMConfig) -> Port:
