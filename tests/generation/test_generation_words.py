@@ -141,7 +141,8 @@ def test_command_names_what_can_generate(onnx_arch):
 def test_command_refuses_a_loop_of_what_appends_no_words(onnx_arch):
     done = onnx_arch("export", "mlp", "--preset", "tiny", "--loop")
     assert done.returncode == 2
-    assert "--loop means nothing to mlp; it does to gpt2, t5, transformer" in done.stderr
+    assert "--loop means nothing to mlp; it does to" in done.stderr
+    assert all(name in done.stderr for name in ("gpt2", "t5", "transformer"))
 
 
 def test_a_checkpoint_folder_goes_to_text_in_one_command(onnx_arch, tmp_path):
