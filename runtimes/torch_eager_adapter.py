@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import importlib
 import importlib.util
-import itertools
 import os
 import sys
 from pathlib import Path
@@ -41,7 +40,7 @@ def load(model_path, options):
     described = graph_of(manifest, bundle, model_path)
     weights = find_weights(manifest, options["extra"].get("weights"), bundle)
     subject = make_subject(manifest, bundle, weights)
-    if weights is None and "seed" not in manifest["weights"]:
+    if weights is None and "file" in manifest["weights"]:
         restore_parameters(subject.module, described, model_path, manifest["weights"])
     spec = next(spec for spec in subject.graphs if spec.name == described["name"])
     module = subject.module if spec.part is None else spec.part(subject.module)
@@ -71,29 +70,23 @@ def find_weights(manifest, given, bundle):
         return Path(given)
     name = manifest["weights"].get("file")
     places = [] if name is None else [Path.cwd() / name, bundle / name, bundle.parent / name]
-    return next((place for place in places if place.is_file()), None)
+    return next((place for place in places if place.exists()), None)
 
 
 def make_subject(manifest, bundle, weights):
-    """The module as the export built it."""
-    source = manifest["source"]
-    asked = {name: options_of(manifest["command"], "--" + name) for name in ("dynamic", "input")}
-    choices = {
-        "dtype": manifest["dtype"],
-        "seed": manifest["seed"],
-        "weights": weights,
-        "dynamic": asked["dynamic"],
-        "inputs": asked["input"],
-    }
+    """The module as the export built it, its parameters in memory."""
+    source, subject = manifest["source"], house("exporters.subject")
+    drawn = bool(manifest["weights"].get("missing"))
+    parameters = subject.Parameters(house("exporters.paging").Shelf(), manifest["seed"], weights, drawn)
+    asked = {**manifest["asked"], "dtype": manifest["dtype"]}
     if "architecture" in source:
-        subject = house("exporters.subject")
-        return subject.architecture_subject(source["architecture"], preset=source["preset"], **choices)
-    return house("exporters.factories").module_subject(find_factory(source, bundle), **choices)
-
-
-def options_of(command, name):
-    """Every value that an option has in the words of a command."""
-    return [value for word, value in itertools.pairwise(command) if word == name]
+        options = {**asked, "stated": source.get("config")}
+        made = subject.architecture_subject(source["architecture"], parameters, **options)
+    else:
+        made = house("exporters.factories").module_subject(find_factory(source, bundle), parameters, **asked)
+    for parameter in made.module.parameters():
+        parameter.data = parameter.data.clone()
+    return made
 
 
 def find_factory(source, bundle):
