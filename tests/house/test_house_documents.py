@@ -22,7 +22,8 @@ SCRIPTS = [ROOT / "docs" / name for name in ("tour.sh", "demo.sh", "ci-example.y
 OPTIONS = {
     "list": ["--json", "--quiet"],
     "export": [
-        "-o", "--preset", "--opset", "--dtype", "--weights", "--seed", "--dynamic", "--input", "--json", "--quiet",
+        "-o", "--preset", "--opset", "--dtype", "--weights", "--seed", "--dynamic", "--input", "--unpool",
+        "--json", "--quiet",
     ],
     "check": [
         "--inputs", "--test-data", "--image", "--runtime", "--python", "--provider", "--optimization",
@@ -39,6 +40,9 @@ OPTIONS = {
         "--prompt", "--tokens", "--tokenizer", "-o", "--count", "--seed", "--max-length", "--temperature", "--top-k",
         "--top-p", "--negative-prompt", "--steps", "--guidance", "--height", "--width", "--one-file", "--preset",
         "--weights", "--provider", "--threads", "--json", "--quiet",
+    ],
+    "visualise": [
+        "--image", "--layer", "-o", "--feature", "--top", "--bundle", "--weights", "--preset", "--json", "--quiet",
     ],
 }  # fmt: skip
 """The options that people and scripts rely on: more may come, none goes."""
