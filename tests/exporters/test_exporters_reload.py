@@ -199,7 +199,12 @@ def test_half_precision_and_external_data_are_reloaded(tmp_path):
     assert {array.dtype.name for array in initializers(reloaded).values()} >= {"float16"}
 
 
-@pytest.mark.parametrize("name", ["mlp", "attention", "vgg16", "bert", "gpt2", "t5", "transformer"])
+SLOW = [
+    pytest.param(name, marks=pytest.mark.slow) for name in ("mlp", "attention", "vgg16", "bert", "gpt2", "transformer")
+]
+
+
+@pytest.mark.parametrize("name", ["t5", *SLOW])
 def test_architecture_is_reloaded(tmp_path, name):
     bundle = export_architecture(name, tmp_path, preset="tiny")
     checkpoint_of(tiny_module(name), tmp_path / "c.pt", 8)
