@@ -83,7 +83,7 @@ def main() -> None:
     """Train, export, measure, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("-o", "--output", type=Path, default=Path("build/denoising-autoencoder"))
-    parser.add_argument("--steps", type=int, default=1500)
+    parser.add_argument("--steps", type=int, default=800)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--document", action="store_true", help="write the figures into docs/examples.md")
     asked = parser.parse_args()

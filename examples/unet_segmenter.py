@@ -3,9 +3,9 @@
     python examples/unet_segmenter.py -o build/unet-segmenter
 
 The network is `unet` with three levels: convolutions, max pools, and back through unpooling with switches,
-deconvolution and concatenated skips. Digits of scikit-learn, enlarged, are drawn light or dark on parts of its two
-photographs; which pixels are a digit's is known. Digits and parts of the photographs are others in training than
-afterwards.
+deconvolution and concatenated skips. Digits of scikit-learn, enlarged, are drawn on its two photographs, light where
+they are dark and dark where they are light; which pixels are a digit's is known. Digits and parts of the photographs
+are others in training than afterwards.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class Scenes:
             digit = self.digits[self.rng.integers(len(self.digits))]
             row, column = self.rng.integers(SIDE - DIGIT + 1, size=2)
             place = (slice(row, row + DIGIT), slice(column, column + DIGIT))
-            ink = float(self.rng.integers(2))  # black or white
+            ink = float(picture[place].mean() < 0.5)  # white on dark, black on light
             picture[place] = picture[place] * (1 - digit) + ink * digit
             mask[place] |= digit > STROKE
         return picture, mask
@@ -107,7 +107,7 @@ def main() -> None:
     """Train, export, measure, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("-o", "--output", type=Path, default=Path("build/unet-segmenter"))
-    parser.add_argument("--steps", type=int, default=800)
+    parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--document", action="store_true", help="write the figures into docs/examples.md")
     asked = parser.parse_args()
