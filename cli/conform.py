@@ -129,7 +129,7 @@ def conform(
     )
     silent = quiet or json == STANDARD_OUTPUT
     with stoppable() as stop:
-        request = _request(_collect(suite, choice, silent), options, expect, resume)
+        request = _request(_collect(suite, choice, silent, stop), options, expect, resume)
         request = dataclasses.replace(request, workers=workers, stop=stop, finish=_finish(shrink, reproduce, stop))
         stream = _run(request, json, silent)
     _write_views(stream, junit, html)
@@ -169,13 +169,19 @@ def _request(suite: Suite, options: RuntimeOptions, expect: Path | None, resume:
     return dataclasses.replace(request, earlier=lambda header: resumable_rows(resume, header))
 
 
-def _collect(name: str, choice: Choice, silent: bool) -> Suite:
-    """The cases; drawing or mining many takes a while, and says so."""
+def _collect(name: str, choice: Choice, silent: bool, stop: threading.Event) -> Suite:
+    """The cases; drawing or mining many takes a while, says so, and can be interrupted."""
     from ..conformance.suites.finding import find_suite  # noqa: PLC0415 - heavy: NumPy, ONNX
 
     with progress(get_console(silent), "collecting") as bar:
         task = bar.add_task(name, total=None)
-        return find_suite(name, choice, lambda what: bar.update(task, description=what, advance=1))
+
+        def told(what: str) -> None:
+            if stop.is_set():
+                raise KeyboardInterrupt
+            bar.update(task, description=what, advance=1)
+
+        return find_suite(name, choice, told)
 
 
 def _finish(shrink: bool, reproduce: Path | None, stop: threading.Event) -> Finish:

@@ -7,6 +7,7 @@ whether it is a weight are the same; the first of a kind becomes a case, the oth
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import os
 import shutil
@@ -27,7 +28,7 @@ from ...graphs.evaluation import captured_names, run_graph, start_values
 from ...graphs.feeds import random_feeds, required_inputs
 from ...graphs.loading import load_model
 from ...graphs.memory import ensure_fits
-from ...graphs.model import Model, Node
+from ...graphs.model import Model, Node, TensorSpec
 from ...graphs.segments import segment_model
 from ...graphs.test_data import find_test_data, read_test_data, write_test_data
 from ...graphs.values import Value
@@ -176,6 +177,32 @@ def _count(mine: _Mine, model: Model, node: Node, values: Mapping[str, Value], n
     file = segment_model(model, [node], feeds, folder / "case.onnx", standalone=True)
     write_test_data(load_model(file), folder / "test_data_set_0", feeds)
     mine.kinds[key] = _Kind(key, node, f"{name}: {node.name}", file)
+
+
+def cut_nodes(model: Model, feeds: Mapping[str, Any], folder: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """Every node of a model as a model of its own, with its inputs from a float64 run; ends where that cannot go on.
+
+    Args:
+        model: a loaded model.
+        feeds: its inputs.
+        folder: where the models are written.
+    """
+    values = start_values(model.graph, feeds)
+    run = Run(clean=True)
+    for node in model.graph.nodes:
+        stored = {name: _stored(values[name]) for name in sorted(captured_names(node))}
+        given = {name: value for name, value in stored.items() if name not in model.graph.initializers}
+        yield segment_model(model, [node], given, folder / "node.onnx", standalone=True), given
+        part = dataclasses.replace(model.graph, nodes=(dataclasses.replace(node, index=0),), outputs=_specs(node))
+        try:
+            outputs = run_graph(part, {name: values[name] for name in captured_names(node)}, run)
+        except OnnxArchError:
+            return
+        values.update(zip((name for name in node.outputs if name), outputs, strict=True))
+
+
+def _specs(node: Node) -> tuple[TensorSpec, ...]:
+    return tuple(TensorSpec(name, None, None) for name in node.outputs if name)
 
 
 def _stored(value: Value) -> Any:

@@ -271,3 +271,21 @@ def test_all_official_cases_have_a_verdict_and_failures_are_the_known_ones(
     counts = Counter(row.outcome for row in rows_of(file).values())
     assert (status, counts[Outcome.UNJUDGED], counts[Outcome.SKIPPED]) == (0, 0, 0), out
     assert sum(counts.values()) > 2000
+
+
+def test_interrupt_while_cases_are_drawn_ends_the_run(tmp_path: Path) -> None:
+    """The first Ctrl-C ends the drawing; nothing has been judged."""
+    code = (
+        "import os, signal, onnx_arch.conformance.suites.finding as finding\n"
+        "drawn = finding.drawn_cases\n"
+        "def draw(op_types, *rest):\n"
+        "    os.kill(os.getpid(), signal.SIGINT)\n"
+        "    return drawn(op_types, *rest)\n"
+        "finding.drawn_cases = draw\n"
+        "from onnx_arch.cli.main import main\nmain()\n"
+    )
+    words = ["conform", "--suite", "generated", "--op", "Abs", "--op", "Neg", "--examples", "2"]
+    command = [sys.executable, "-c", code, *words]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path, timeout=120)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "onnx-arch: interrupted; what was computed is kept\n"

@@ -154,3 +154,38 @@ def test_failure_that_cannot_be_written_says_where(tmp_path: Path) -> None:
 def test_table_of_a_narrow_type_has_its_signs(name: str, bits: int, number: int) -> None:
     stored = np.zeros(1, getattr(ml_dtypes, name))
     assert all_values(stored.dtype)[bits] == number
+
+
+def test_failing_graph_is_written_as_its_failing_node(
+    conform: Conform, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ONNX_ARCH_TEST_FAULT", "drop_product")
+    monkeypatch.setenv("ONNX_ARCH_TEST_OP_TYPES", "MatMul")
+    words = (
+        "--runtime",
+        NODE_BY_NODE,
+        "--suite",
+        "onnx:node",
+        "--op",
+        "Attention",
+        "--case",
+        "test_attention_4d_expanded",
+    )
+    assert conform(*words, "--reproduce", tmp_path)[0] == 1
+    model = load_model(tmp_path / "test_attention_4d_expanded" / "model.onnx")
+    assert [node.op_type for node in model.graph.nodes] == ["MatMul"]
+
+
+def test_failure_of_writing_leaves_the_verdict(
+    conform: Conform, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_arguments: object) -> None:
+        raise TypeError("no way")
+
+    monkeypatch.setattr("onnx_arch.conformance.aftermath.write_reproduction", broken)
+    file = tmp_path / "r.jsonl"
+    words = ("--op", "GRU", "--suite", "onnx:node", "--runtime", "onnxruntime", "--json", file)
+    assert conform(*words, "--reproduce", tmp_path / "out")[0] == 1
+    message = rows_of(file)["test_gru_batchwise"].message
+    assert "layout_ == 0" in message
+    assert message.endswith("no reproduction was written: TypeError: no way")
