@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -220,12 +221,8 @@ def built_on(shelf: Shelf, dtype: torch.dtype) -> Iterator[None]:
             parameter.data = shelf.empty(parameter.shape, dtype)
         register(module, name, parameter)
 
-    nn.Module.register_parameter = shelved
-    try:
-        with _NotDrawn(shelf):
-            yield
-    finally:
-        nn.Module.register_parameter = register
+    with patch.object(nn.Module, "register_parameter", shelved), _NotDrawn(shelf):
+        yield
 
 
 def shelve(module: nn.Module, shelf: Shelf) -> None:

@@ -22,9 +22,10 @@ SCRIPTS = [ROOT / "docs" / name for name in ("tour.sh", "demo.sh", "ci-example.y
 OPTIONS = {
     "list": ["--json", "--quiet"],
     "export": [
-        "-o", "--preset", "--opset", "--dtype", "--weights", "--seed", "--dynamic", "--input", "--unpool",
-        "--json", "--quiet",
+        "-o", "--preset", "--opset", "--dtype", "--weights", "--allow-missing", "--save-weights", "--layout", "--seed",
+        "--dynamic", "--input", "--unpool", "--json", "--quiet",
     ],
+    "reload": ["-o", "--weights", "--module", "--allow-missing", "--quiet"],
     "check": [
         "--inputs", "--test-data", "--image", "--runtime", "--python", "--provider", "--optimization",
         "--disable-optimizer", "--json", "--junit", "--html", "--resume", "--quiet",
@@ -64,7 +65,7 @@ def options_of(command: str) -> frozenset[str]:
 def command_lines(text: str) -> list[list[str]]:
     """Every `onnx-arch …` in a text, as words: in code blocks and in backticks."""
     found = re.findall(
-        r"(?:^|[`$ ])(onnx-arch (?:list|export|check|conform|bench|report)\b[^`|\n>]*)", text, flags=re.MULTILINE
+        r"(?:^|[`$ ])(onnx-arch (?:list|export|reload|check|conform|bench|report)\b[^`|\n>]*)", text, flags=re.MULTILINE
     )
     return [shlex.split(line, comments=True) for line in found]
 
