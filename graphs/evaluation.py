@@ -257,9 +257,11 @@ def _perturbed(
             continue
         format_ = float_format(value.dtype)
         spread = natural_spread(scale, value.data, format_)
-        size = scale.magnitude * spread * half_unit(format_)
-        error = noise.standard_normal(value.data.shape) * np.nan_to_num(size, posinf=0.0)
-        moved.append(Value(np.asarray(value.data + error), value.dtype))
+        size = np.nan_to_num(scale.magnitude * spread * half_unit(format_), posinf=0.0)
+        error = np.asarray(noise.standard_normal(value.data.shape))
+        error *= size
+        error += value.data  # in place: of the largest tensors only one more is held
+        moved.append(Value(error, value.dtype))
         _note_rounding(run, scale, spread, format_)
     return (*moved, *outputs[len(moved) :])
 

@@ -31,8 +31,9 @@ OPTIONS = {
         "--disable-optimizer", "--json", "--junit", "--html", "--resume", "--quiet",
     ],
     "conform": [
-        "--runtime", "--python", "--provider", "--op", "--opset", "--suite", "--workers", "--expect", "--json", "--junit",
-        "--html", "--resume", "--compare", "--case", "--seed", "--examples", "--threads", "--time-limit", "--dim",
+        "--runtime", "--python", "--provider", "--op", "--opset", "--suite", "--workers", "--expect", "--json",
+        "--junit", "--html", "--resume", "--compare", "--case", "--seed", "--examples", "--threads", "--time-limit",
+        "--dim",
         "--no-shrink", "--reproduce", "--all", "--quiet",
     ],
     "bench": ["--against", "--provider", "--batch", "--threads", "--json", "--quiet"],
