@@ -29,6 +29,9 @@ SIDE, DIGIT = 48, 16
 STROKE = 0.5
 """From this brightness on a pixel is the digit's."""
 
+MIDDLE = 0.5
+"""Ground that is darker gets white digits."""
+
 
 def segmenter():
     """The network, and an example."""
@@ -66,7 +69,7 @@ class Scenes:
             digit = self.digits[self.rng.integers(len(self.digits))]
             row, column = self.rng.integers(SIDE - DIGIT + 1, size=2)
             place = (slice(row, row + DIGIT), slice(column, column + DIGIT))
-            ink = float(picture[place].mean() < 0.5)  # white on dark, black on light
+            ink = float(picture[place].mean() < MIDDLE)  # white on dark, black on light
             picture[place] = picture[place] * (1 - digit) + ink * digit
             mask[place] |= digit > STROKE
         return picture, mask
