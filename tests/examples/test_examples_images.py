@@ -70,9 +70,12 @@ def test_overlap_is_intersection_over_union():
 
 def test_digits_pixels_are_where_the_digit_is_drawn():
     segmenter = importlib.import_module("unet_segmenter")
-    pictures, masks = segmenter.Scenes(np.random.default_rng(3), held_out=True).draw(4)
+    scenes = segmenter.Scenes(np.random.default_rng(3), held_out=True)
+    scenes.grounds = [np.full((48, 60), 0.2, np.float32)]
+    pictures, masks = scenes.draw(4)
     assert (pictures.shape, masks.shape) == ((4, 1, 48, 48), (4, 48, 48))
     share = masks.mean(axis=(1, 2))
     assert ((share > 0) & (share < 0.4)).all()
-    extreme = np.abs(pictures[:, 0] - 0.5)  # ink is black or white
-    assert extreme[masks == 1].mean() > extreme[masks == 0].mean()
+    ink, ground = pictures[:, 0][masks == 1], pictures[:, 0][masks == 0]
+    assert (ink >= 0.6).mean() > 0.95  # white, more than half of it, over 0.2
+    assert np.median(ground) == np.float32(0.2)
