@@ -43,8 +43,9 @@ START, END, POSITIONS, VOCABULARY = 101, 102, 6, 103
 WITHOUT_PROMPT = 0.15
 """Share of the pictures that are learnt without a prompt: what guidance moves away from."""
 
-LATENTS, FACTOR, SIDE = 4, 2, 16
+LATENTS, FACTOR, SIDE = 4, 2, 8
 KL_WEIGHT = 1e-4
+BATCH = 64
 
 UNET = {
     "_class_name": "UNet2DConditionModel",
@@ -81,11 +82,10 @@ BERT = {
 
 
 def pictures() -> tuple[Tensor, Tensor]:
-    """All digits as (N, 3, 16, 16) in [−1, 1], and their values."""
+    """All digits as (N, 3, 8, 8) in [−1, 1], and their values."""
     digits = load_digits()
-    small = torch.tensor(digits.images, dtype=torch.float32) / 8 - 1  # (N, 8, 8)
-    large = small.repeat_interleave(2, dim=1).repeat_interleave(2, dim=2)[:, None]  # (N, 1, 16, 16)
-    return large.expand(-1, 3, -1, -1).contiguous(), torch.tensor(digits.target)
+    gray = torch.tensor(digits.images, dtype=torch.float32)[:, None] / 8 - 1  # (N, 1, 8, 8)
+    return gray.expand(-1, 3, -1, -1).contiguous(), torch.tensor(digits.target)
 
 
 def tokens(labels: Tensor, *, empty: Tensor | None = None) -> Tensor:
@@ -99,7 +99,7 @@ def tokens(labels: Tensor, *, empty: Tensor | None = None) -> Tensor:
 def tokenizer() -> Tokenizer:
     """Words by number, [CLS] and [SEP] around them."""
     numbers = {"[PAD]": 0, **{word: index + 1 for index, word in enumerate(WORDS)}, "[CLS]": START, "[SEP]": END}
-    built = Tokenizer(models.WordLevel(numbers, unk_token="[PAD]"))
+    built = Tokenizer(models.WordLevel(numbers, None, "[PAD]"))
     built.pre_tokenizer = pre_tokenizers.Whitespace()
     built.post_processor = processors.BertProcessing(("[SEP]", END), ("[CLS]", START))
     return built
@@ -110,7 +110,7 @@ def train_autoencoder(vae: Autoencoder, images: Tensor, steps: int) -> float:
     optimizer = torch.optim.AdamW(vae.parameters(), lr=2e-3)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=steps)
     for _ in range(steps):
-        batch = images[torch.randint(len(images), (64,))]
+        batch = images[torch.randint(len(images), (BATCH,))]
         mean, log_variance = vae.encode(batch).chunk(2, dim=1)
         latent = mean + torch.randn_like(mean) * (log_variance.clamp(-20, 10) / 2).exp()
         divergence = (mean**2 + log_variance.exp() - 1 - log_variance).mean() / 2
@@ -130,11 +130,11 @@ def train_diffusion(model: Any, latents: Tensor, labels: Tensor, steps: int) -> 
     optimizer = torch.optim.AdamW(learnt.parameters(), lr=2e-3)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=steps)
     for step in range(steps):
-        chosen = torch.randint(len(latents), (128,))
-        clean, noise = latents[chosen], torch.randn(128, *latents.shape[1:])
-        at = torch.randint(model.schedule.num_train_steps, (128,))
+        chosen = torch.randint(len(latents), (BATCH,))
+        clean, noise = latents[chosen], torch.randn(BATCH, *latents.shape[1:])
+        at = torch.randint(model.schedule.num_train_steps, (BATCH,))
         signal = model.signal[at][:, None, None, None]
-        words = model.text_encoder(tokens(labels[chosen], empty=torch.rand(128) < WITHOUT_PROMPT))
+        words = model.text_encoder(tokens(labels[chosen], empty=torch.rand(BATCH) < WITHOUT_PROMPT))
         loss = mse_loss(model.unet(signal.sqrt() * clean + (1 - signal).sqrt() * noise, at, words), noise)
         optimizer.zero_grad()
         loss.backward()
@@ -159,7 +159,8 @@ def write_folder(folder: Path, model: Any, scale: float) -> None:
         (folder / name / "config.json").write_text(json.dumps(config, indent=2))
     (folder / "bert").mkdir(exist_ok=True)
     text = model.text_encoder.state_dict()
-    torch.save({("" if "logits" in key else "model.") + key: t for key, t in text.items()}, folder / "bert/pytorch_model.bin")
+    stored = {("" if "logits" in key else "model.") + key: tensor for key, tensor in text.items()}
+    torch.save(stored, folder / "bert" / "pytorch_model.bin")
     (folder / "bert" / "config.json").write_text(json.dumps(BERT, indent=2))
     index = {"_class_name": "LDMTextToImagePipeline", "unet": ["diffusers", "UNet2DConditionModel"]}
     (folder / "model_index.json").write_text(json.dumps(index, indent=2))
@@ -193,13 +194,12 @@ def classifier() -> tuple[SVC, float]:
 
 
 def as_digits(drawn: np.ndarray) -> np.ndarray:
-    """Pictures (N, 16, 16, 3) of 0 to 255 as scikit-learn's (N, 64) of 0 to 16."""
-    gray = drawn.astype(np.float64).mean(axis=3)
-    return gray.reshape(-1, 8, 2, 8, 2).mean(axis=(2, 4)).reshape(-1, 64) * 16 / 255
+    """Pictures (N, 8, 8, 3) of 0 to 255 as scikit-learn's (N, 64) of 0 to 16."""
+    return drawn.astype(np.float64).mean(axis=3).reshape(-1, SIDE * SIDE) * 16 / 255
 
 
 def draw(bundle: Path, manifest: dict[str, Any], weights: Path, count: int, *, one_file: bool) -> np.ndarray:
-    """`count` pictures of every digit: (10, count, 16, 16, 3)."""
+    """`count` pictures of every digit: (10, count, 8, 8, 3)."""
     rows = []
     for value, name in enumerate(NAMES):
         request = Request(
@@ -213,7 +213,7 @@ def main() -> None:
     """Train, export, draw, judge."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("out", type=Path)
-    parser.add_argument("--autoencoder-steps", type=int, default=600)
+    parser.add_argument("--autoencoder-steps", type=int, default=400)
     parser.add_argument("--diffusion-steps", type=int, default=1500)
     parser.add_argument("--count", type=int, default=50, help="pictures of every digit")
     asked = parser.parse_args()
@@ -228,7 +228,7 @@ def main() -> None:
         figures[f"recognised_{form}"] = float((seen == np.arange(10)[:, None]).mean())
         figures[f"recognised_{form}_by_digit"] = (seen == np.arange(10)[:, None]).mean(axis=1).tolist()
     sheet = drawn[:, :10].transpose(0, 2, 1, 3, 4).reshape(10 * SIDE, 10 * SIDE, 3)
-    Image.fromarray(sheet).resize((20 * SIDE * 2, 20 * SIDE * 2), Image.Resampling.NEAREST).save(asked.out / "digits.png")
+    Image.fromarray(sheet).resize((640, 640), Image.Resampling.NEAREST).save(asked.out / "digits.png")
     (asked.out / "figures.json").write_text(json.dumps(figures, indent=2) + "\n")
     print(json.dumps(figures, indent=2))
 
