@@ -24,12 +24,12 @@ POOL = 2
 
 @dataclass(frozen=True)
 class UNetConfig:
-    """Sizes: channels of the levels, from the top to the bottom."""
+    """Sizes: channels of the levels, from the top to the bottom; of the pictures, that of the test data."""
 
     in_channels: int = 1
     channels: tuple[int, ...] = (64, 128, 256, 512, 1024)
     num_classes: int = 2
-    image_size: int = 256
+    image_size: int = 128
 
 
 class ConvPair(nn.Module):

@@ -8,8 +8,8 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from onnxscript.onnx_opset import opset18, opset24
 
+from .operators import opset18, opset24
 from .table import translation
 
 aten = torch.ops.aten

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 import torch
-from onnxscript.onnx_opset import opset18 as op
-from onnxscript.onnx_opset import opset23
 
+from .operators import opset18 as op
+from .operators import opset23
 from .sizes import dims_vector, size_of, vector
 from .table import translation
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import onnx_ir as ir
 import torch
-from onnxscript.onnx_opset import opset18, opset23
 
+from .operators import opset18, opset23
 from .table import translation
 
 aten = torch.ops.aten

@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 import torch
-from onnxscript.onnx_opset import opset18 as op
 
+from .operators import opset18 as op
 from .sizes import Size, dims_vector, product, size_of, vector
 from .table import translation
 from .unpooling import DIRECT, DISTINCT, FITTING, SCATTER

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from onnxscript.onnx_opset import opset18 as op
+from .operators import opset18 as op
 
 Size = Any
 """An int, or an int64 value of the graph."""

@@ -104,9 +104,9 @@ def state_windows(program: torch.export.ExportedProgram, unpool: str) -> None:
             module.recompile()
 
 
-def _facts(node: Node, unpool: str) -> tuple[list[int], list[int], list[int], str]:
-    """Window and form of an unpooling."""
-    rank = UNPOOLS[node.target]
+def _facts(node: Node, unpool: str) -> tuple[Any, ...]:
+    """Kernel, strides, pads and form of an unpooling."""
+    rank = UNPOOLS[node.target]  # type: ignore[index]
     x, indices = node.args[0], node.args[1]
     sizes, output = _spatial(x, rank), _spatial(node, rank)
     pool = _pool_of(indices)
