@@ -69,7 +69,7 @@ class Decoder(nn.Module):
     def forward(self, code: Tensor, *switches: Tensor) -> Tensor:  # as `Encoder` gives -> (B, C_in, H, W)
         x = code
         for stage in reversed(range(len(self.deconvs))):
-            x = self.deconvs[stage](max_unpool2d(x, switches[stage], POOL))
+            x = self.deconvs[stage](max_unpool2d(x, switches[stage], (POOL, POOL)))
             x = x.relu() if stage else x
         return x
 

@@ -54,7 +54,7 @@ class Up(nn.Module):
 
     def forward(self, x: Tensor, switches: Tensor, skip: Tensor) -> Tensor:
         # (B, C, H / 2, W / 2) twice, (B, C, H, W) -> (B, C_out, H, W)
-        x = max_unpool2d(x, switches, POOL, output_size=skip.shape[-2:])  # (B, C, H, W)
+        x = max_unpool2d(x, switches, (POOL, POOL), output_size=skip.shape[-2:])  # (B, C, H, W)
         return self.convs(torch.cat((self.deconv(x).relu(), skip), dim=1))
 
 

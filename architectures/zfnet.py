@@ -55,14 +55,14 @@ class Layer(nn.Module):
         self.is_pooled = POOLED[index]
         self.norm = nn.LocalResponseNorm(5, alpha=1e-4, beta=0.75, k=2.0) if NORMALIZED[index] else nn.Identity()
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor | None, torch.Size]:
-        # (B, C_in, H, W) -> feature maps (B, C, h, w), switches of the same shape, height and width before the pool
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor | None, torch.Size]:
+        # (B, C_in, H, W) -> what the next layer gets, feature maps, switches, (B, C, h, w) each; size before the pool
         x = self.conv(x).relu()
         size = x.shape[-2:]
         if not self.is_pooled:
-            return x, None, size
+            return self.norm(x), x, None, size
         x, switches = max_pool2d(x, POOL_SIZE, POOL_STRIDE, ceil_mode=True, return_indices=True)
-        return x, switches, size
+        return self.norm(x), x, switches, size
 
     def backward_pass(self, x: Tensor, switches: Tensor | None, pooled: torch.Size, size: torch.Size) -> Tensor:
         """The layer of the deconvnet: unpool, rectify, filter with the transposed filters.
@@ -84,9 +84,16 @@ def unpool(x: Tensor, switches: Tensor, size: torch.Size) -> Tensor:  # (B, C, h
     Windows overlap, so one place may be the maximum of up to four. Every second window overlaps no other: the maps are
     unpooled in four interleaved parts, and no runtime has to choose which of several elements stays.
     """
+    taps, steps = (POOL_SIZE, POOL_SIZE), (2 * POOL_STRIDE, 2 * POOL_STRIDE)
     rows, columns = (range(min(2, side)) for side in x.shape[-2:])
     parts = [
-        max_unpool2d(x[..., i::2, j::2], switches[..., i::2, j::2], POOL_SIZE, 2 * POOL_STRIDE, output_size=tuple(size))
+        max_unpool2d(
+            x[..., i::2, j::2],
+            switches[..., i::2, j::2],
+            (POOL_SIZE,) * 2,
+            (2 * POOL_STRIDE,) * 2,
+            output_size=tuple(size),
+        )
         for i in rows
         for j in columns
     ]
@@ -113,8 +120,7 @@ class ZFNet(nn.Module):
     def forward(self, image: Tensor) -> Tensor:  # (B, 3, H, W) -> (B, classes)
         x = image
         for layer in self.layers:
-            maps, _, _ = layer(x)  # (B, C, h, w)
-            x = layer.norm(maps)
+            x, *_ = layer(x)  # (B, C, h, w)
         return self.classifier(torch.flatten(x, 1))
 
 
@@ -134,9 +140,9 @@ class Deconvnet(nn.Module):
         x, seen = image, []
         maps = image
         for layer in self.layers:
-            maps, switches, pooled = layer(x)
-            seen.append((layer, switches, pooled, x.shape[-2:]))
-            x = layer.norm(maps)
+            size = x.shape[-2:]
+            x, maps, switches, pooled = layer(x)
+            seen.append((layer, switches, pooled, size))
         pixels = alone(maps, feature)
         for layer, switches, pooled, size in reversed(seen):
             pixels = layer.backward_pass(pixels, switches, pooled, size)

@@ -158,7 +158,8 @@ def _prepared(traced: torch.export.ExportedProgram, opset: int, unpool: str) -> 
     targets = {node.target for node in traced.graph.nodes if isinstance(node.target, torch._ops.OpOverload)}
     newer = {target for target in targets if _since(target) > opset}
     if newer:
-        table = {target: body for target, body in torch.onnx.ops.aten_decompositions().items() if target in newer}
+        bodies = torch.onnx.ops.aten_decompositions().items()
+        table: dict[Any, Any] = {target: body for target, body in bodies if target in newer}
         traced = traced.run_decompositions(table)
     state_windows(traced, unpool)
     return traced

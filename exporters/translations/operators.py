@@ -1,4 +1,4 @@
-"""ONNX's operators by opset, to build graphs with; untyped, as onnxscript's own types know neither numbers nor lists."""
+"""ONNX operators by opset, to build graphs with; untyped, as the types of onnxscript know neither numbers nor lists."""
 
 from __future__ import annotations
 
