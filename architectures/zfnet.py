@@ -90,8 +90,8 @@ def unpool(x: Tensor, switches: Tensor, size: torch.Size) -> Tensor:  # (B, C, h
         max_unpool2d(
             x[..., i::2, j::2],
             switches[..., i::2, j::2],
-            (POOL_SIZE,) * 2,
-            (2 * POOL_STRIDE,) * 2,
+            taps,
+            steps,
             output_size=tuple(size),
         )
         for i in rows
