@@ -88,8 +88,8 @@ def unpool(x: Tensor, switches: Tensor, size: torch.Size) -> Tensor:  # (B, C, h
     rows, columns = (range(min(2, side)) for side in x.shape[-2:])
     parts = [
         max_unpool2d(
-            x[..., i::2, j::2],
-            switches[..., i::2, j::2],
+            x[..., i::2, j::2].contiguous(),
+            switches[..., i::2, j::2].contiguous(),
             taps,
             steps,
             output_size=tuple(size),
