@@ -134,6 +134,6 @@ class DiscreteDecoder(nn.Module):
 
     def forward(self, codes: Tensor) -> Tensor:  # (B, h, w) integers -> (B, 3, f h, f w) in [0, 1]
         first = self.blocks[0]
-        hot = one_hot(codes, self.num_codes).permute(0, 3, 1, 2).to(first.weight.dtype)  # (B, codes, h, w)
+        hot = one_hot(codes, self.num_codes).permute(0, 3, 1, 2).to(next(first.parameters()).dtype)  # (B, codes, h, w)
         pixels = self.blocks(hot)[:, : self.image_channels].sigmoid()
         return ((pixels - LOGIT_LAPLACE_EPS) / (1 - 2 * LOGIT_LAPLACE_EPS)).clamp(0, 1)

@@ -92,7 +92,8 @@ def _wanted(plan: PictureGeneration, schedule: NoiseSchedule, request: Request) 
     steps = plan.num_steps if request.steps is None else request.steps
     schedule.stride(steps)
     guidance = plan.guidance_scale if request.guidance is None else request.guidance
-    return Wanted(request.count, *sides, steps, guidance, request.seed)
+    height, width = sides
+    return Wanted(request.count, height, width, steps, guidance, request.seed)
 
 
 def refuse_prompts(manifest: Mapping[str, Any], request: Request) -> None:

@@ -8,7 +8,7 @@ itself where the processor has bfloat16 instructions: {"INFERENCE_PRECISION_HINT
 from __future__ import annotations
 
 import numpy as np
-import openvino
+import openvino  # pyright: ignore[reportMissingImports] - an optional extra
 
 HONOURS = ("threads", "extra")
 EXTRA = ("config",)
