@@ -13,7 +13,7 @@ from ..runtimes._wire import RAW_DTYPES
 PLAIN_RUNTIMES: Mapping[str, tuple[str, str]] = {
     "onnxruntime": (
         "onnxruntime",
-        '''\
+        """\
     import onnxruntime
 
     onnxruntime.set_default_logger_severity(4)
@@ -22,21 +22,21 @@ PLAIN_RUNTIMES: Mapping[str, tuple[str, str]] = {
     session = onnxruntime.InferenceSession(MODEL, options, providers=["{provider}"])
     names = [output.name for output in session.get_outputs()]
     return lambda feeds: dict(zip(names, session.run(None, feeds)))
-''',
+""",
     ),
     "onnx-reference": (
         "onnx",
-        '''\
+        """\
     from onnx.reference import ReferenceEvaluator
 
     evaluator = ReferenceEvaluator(MODEL)
     return lambda feeds: dict(zip(evaluator.output_names, evaluator.run(None, feeds)))
-''',
+""",
     ),
 }
 """By runtime, the package that it needs and how it is called; any other is called through its adapter."""
 
-BY_ADAPTER = '''\
+BY_ADAPTER = """\
     import importlib.util
 
     spec = importlib.util.spec_from_file_location("adapter", HERE / "adapter.py")
@@ -51,7 +51,7 @@ BY_ADAPTER = '''\
         return value.bits.view(getattr(ml_dtypes, value.dtype)) if isinstance(value, Raw) else value
 
     return lambda feeds: session.run({{name: plain(value) for name, value in feeds.items()}}, None)
-'''
+"""
 
 LEVELS = {"disabled": "DISABLE_ALL", "basic": "ENABLE_BASIC", "extended": "ENABLE_EXTENDED", "all": "ENABLE_ALL"}
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
@@ -143,8 +143,8 @@ ISSUE = """# {title}
 
 {message}
 
-`python repro.py` shows it; it needs numpy and {package} alone. `model.onnx` and `test_data_set_0` are the case in ONNX's
-own format, `expected.npz` holds the float64 reference of every output (`NAME.reference`) and how far a correct
+`python repro.py` shows it; it needs numpy and {package} alone. `model.onnx` and `test_data_set_0` are the case in
+ONNX's own format, `expected.npz` holds the float64 reference of every output (`NAME.reference`) and how far a correct
 implementation may be off per element (`NAME.bound`), `verdict.json` the whole result.
 
 What the operator's specification says: {link}

@@ -191,7 +191,10 @@ def main() -> None:
     ]
     rows = [
         ("parameters", f"{bundle.manifest['parameters']:,}"),
-        ("training", f"{asked.steps} steps of {asked.batch} × {CONTEXT} characters, {trained_s:.0f} s of one processor"),
+        (
+            "training",
+            f"{asked.steps} steps of {asked.batch} × {CONTEXT} characters, {trained_s:.0f} s of one processor",
+        ),
         ("held-out text in ONNX Runtime", f"{bits:.2f} bits per character"),
         *(
             (f"the same by counting {what}", f"{counted_bits(learned, held_out, order):.2f} bits per character")
