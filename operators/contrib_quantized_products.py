@@ -464,4 +464,4 @@ def matmul_nbits_scale(
     error = _input_error(a, weights.value, accuracy_level, block_size)
     certain = error.most / (2 * growth(terms, format_))
     narrow = np.maximum(np.maximum(error.deviation, error.shown), certain) / half_unit(format_)
-    return Scale(size + narrow, terms, Rule.COMPOSED)
+    return Scale(size + narrow, terms, Rule.COMPOSED, spread=1.0)
