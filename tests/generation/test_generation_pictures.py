@@ -195,7 +195,8 @@ def test_command_writes_a_picture_of_a_text(bundle, onnx_arch, tmp_path):
     options = ("--tokenizer", tmp_path, "--steps", 2, "--guidance", 3, "--seed", 1)
     done = onnx_arch("generate", made, "--prompt", "logo for prague", *options, "-o", tmp_path / "logo.png")
     assert done.returncode == 0, done.stderr
-    assert Image.open(tmp_path / "logo.png").size == (16, 16)
+    with Image.open(tmp_path / "logo.png") as drawn:
+        assert drawn.size == (16, 16)
 
 
 def test_generating_needs_no_torch(bundle, tmp_path):
