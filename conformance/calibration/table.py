@@ -118,6 +118,7 @@ def _goals(trials: Sequence[Trial]) -> str:
         (f"TF32 told from float32, K from {LEAST_TF32} to {LENGTHS[-1]:,}", _told(narrow)),
         ("the same without sums of equal summands", _told(_unequal(narrow))),
         ("a single wrong element found", _told(single)),
+        ("the same without sums of equal summands", _told(_unequal(single))),
         ("everything judged", f"{unjudged:,} unjudged"),
     ]
     return markdown(("goal", "counted"), rows)
@@ -185,7 +186,11 @@ def _span(values: Iterable[float]) -> str:
 
 
 def _listed(trials: Sequence[Trial]) -> str:
-    alarms = [(t.op_type, t.name, TITLES[t.kind], t.size, t.elements, t.message) for t in correct(trials) if t.failed]
+    alarms = [
+        (t.op_type, t.name, TITLES[t.kind], t.size, t.elements, t.message.replace("|", "\\|"))
+        for t in correct(trials)
+        if t.failed
+    ]
 
     def key(t: Trial) -> tuple[str, str, str]:
         return t.op_type, t.name, TITLES[t.kind]
