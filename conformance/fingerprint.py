@@ -198,14 +198,27 @@ def _contains(deviation: Array, effect: Array) -> bool:
 
     Least squares: deviation = β · effect + rest. Roundings of sums know nothing of how their inputs would have been
     rounded to fewer bits, so that β is 0 within its standard error in a correct result, and 1 in one with the effect.
+    Either half of the outputs must show it too, or a single element that is large in both would be taken for it.
     """
-    n = deviation.size
-    if n < LEAST_MATCHED:
+    if deviation.size < LEAST_MATCHED:
         return False
+    beta, error = _fit(deviation, effect)
+    halves = (_fit(deviation[i::2], effect[i::2]) for i in range(2))
+    return (
+        abs(beta - 1) <= MATCHED_SHARE
+        and beta >= MATCHED * error
+        and all(share >= MATCHED / 2 * spread for share, spread in halves)
+    )
+
+
+def _fit(deviation: Array, effect: Array) -> tuple[float, float]:
+    """(β, its standard error)."""
     d, e = deviation - deviation.mean(), effect - effect.mean()
-    beta = float(d @ e / (e @ e))
-    error = math.sqrt(float(np.sum((d - beta * e) ** 2)) / (n - 2) / float(e @ e))
-    return abs(beta - 1) <= MATCHED_SHARE and beta >= MATCHED * error
+    power = float(e @ e)
+    if power <= 0:
+        return 0.0, math.inf
+    beta = float(d @ e) / power
+    return beta, math.sqrt(float(np.sum((d - beta * e) ** 2)) / (d.size - 2) / power)
 
 
 def _best(hypotheses: Iterator[Hypothesis], actual: Array, reference: Any, *, varied: bool) -> str:

@@ -202,6 +202,12 @@ def test_effect_is_contained_once_and_not_in_part() -> None:
     assert contained == [False, False, True, False]
 
 
+def test_one_element_that_is_large_in_both_is_no_effect() -> None:
+    effect, noise = np.random.default_rng(1).standard_normal((2, 100))
+    effect[40], noise[40] = 50.0, 48.0
+    assert not _contains(noise, effect)
+
+
 def test_effect_in_few_outputs_is_not_believed() -> None:
     effect = np.random.default_rng(0).standard_normal(31)
     assert not _contains(effect, effect)
