@@ -17,7 +17,7 @@ from torch.nn.functional import gelu, scaled_dot_product_attention
 from ._discrete_vae import DiscreteDecoder, DiscreteEncoder, DiscreteVAEConfig
 from ._sequences import Cache, KeyValue, as_bias, cache_nest, cache_ports, extend, merge_heads, split_heads
 from .registry import architecture
-from .specification import PLAIN, Axis, CheckpointLayout, GraphSpec, Port
+from .specification import PLAIN, Axis, CheckpointLayout, GraphSpec, Port, TokenPictureGeneration
 
 
 @dataclass(frozen=True)
@@ -257,6 +257,18 @@ def _transformer_graph(config: DalleConfig, batch: Axis) -> GraphSpec:
     return GraphSpec("transformer", (tokens, *past), outputs, axes, nest, part=lambda model: model.transformer)
 
 
+def dalle_generation(config: DalleConfig) -> TokenPictureGeneration:
+    """A prompt's picture, token by token."""
+    return TokenPictureGeneration(
+        config.text_length,
+        config.text_vocab_size,
+        config.image_start,
+        config.vae.num_codes,
+        config.start_token_id,
+        config.grid_size,
+    )
+
+
 RELEASED = CheckpointLayout(
     "openai",
     renames=((r"\.w$", ".weight"), (r"\.b$", ".bias")),
@@ -286,6 +298,7 @@ RELEASED = CheckpointLayout(
     graphs=dalle_graphs,
     parameters=12_391_473_030,
     checkpoints=(RELEASED, PLAIN),
+    generation=dalle_generation,
 )
 def build_dalle(config: DalleConfig) -> Dalle:
     """The module of a config."""

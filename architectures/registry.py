@@ -19,13 +19,13 @@ from types import MappingProxyType
 from typing import Any
 
 from ..errors import DuplicateEntryError, InvalidArgumentError, UnknownEntryError
-from .specification import PLAIN, CheckpointLayout, GraphSpec, PictureGeneration, TextGeneration
+from .specification import PLAIN, CheckpointLayout, Generation, GraphSpec
 
 PUBLISHED = "published"
 TINY = "tiny"
 
 PretrainedConfig = Callable[[Mapping[str, Any]], Any]
-Generation = Callable[[Any], TextGeneration | PictureGeneration]
+GenerationOf = Callable[[Any], Generation]
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class Architecture:
     parameters: int
     checkpoints: tuple[CheckpointLayout, ...] = (PLAIN,)
     from_pretrained_config: PretrainedConfig | None = None
-    generation: Generation | None = None
+    generation: GenerationOf | None = None
 
     def config(self, preset: str) -> Any:
         """The config of a preset.
@@ -101,7 +101,7 @@ def architecture(  # noqa: PLR0913 - an entry states six facts
     parameters: int,
     checkpoints: tuple[CheckpointLayout, ...] = (PLAIN,),
     from_pretrained_config: PretrainedConfig | None = None,
-    generation: Generation | None = None,
+    generation: GenerationOf | None = None,
 ) -> Callable[[Callable[[Any], Any]], Callable[[Any], Any]]:
     """Register the decorated function, which builds the module of a config.
 

@@ -251,6 +251,30 @@ class PictureGeneration:
 
 
 @dataclass(frozen=True)
+class TokenPictureGeneration:
+    """How a picture is written token by token: the graph `transformer` scores them, `decoder` makes a picture of them.
+
+    Attributes:
+        text_length: words of a prompt; a shorter one is padded with the padding words of its positions.
+        text_vocab_size: words there are; the first padding word has this number.
+        image_start: number of the first picture token.
+        num_codes: picture tokens there are.
+        start_token_id: what stands before the prompt.
+        grid_size: height and width of the picture in tokens.
+    """
+
+    text_length: int
+    text_vocab_size: int
+    image_start: int
+    num_codes: int
+    start_token_id: int
+    grid_size: int
+
+
+Generation = TextGeneration | PictureGeneration | TokenPictureGeneration
+
+
+@dataclass(frozen=True)
 class CheckpointLayout:
     """How the keys of a published checkpoint become the module's own, and how they are written back.
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..architectures.specification import GraphSpec, PictureGeneration, TextGeneration
+from ..architectures.specification import Generation, GraphSpec, TextGeneration
 from ..errors import ExportError, InvalidArgumentError, InvalidInputError, MissingKernelError, RuntimeFailure
 from ..graphs.evaluation import evaluate_model
 from ..graphs.loading import load_model
@@ -62,7 +62,7 @@ class Loop:
 
 
 def write_loop(
-    folder: Path, graphs: Sequence[GraphSpec], generation: TextGeneration | PictureGeneration | None, seed: int = 0
+    folder: Path, graphs: Sequence[GraphSpec], generation: Generation | None, seed: int = 0
 ) -> Loop | PictureLoop:
     """Write the one-file graph of the graphs in `folder`.
 
@@ -77,7 +77,7 @@ def write_loop(
     """
     if generation is None:
         raise InvalidArgumentError(f"--loop means nothing to {graphs[0].name}: it makes neither texts nor pictures")
-    if isinstance(generation, PictureGeneration):
+    if not isinstance(generation, TextGeneration):
         return write_picture_loop(folder, generation)
     alone = len(graphs) == 1
     names = {spec.name: "model.onnx" if alone else f"{spec.name}/model.onnx" for spec in graphs}
@@ -117,7 +117,7 @@ def finish_loop(
     """
     if subject.generation is None:
         return {}, ()
-    if isinstance(subject.generation, PictureGeneration) or isinstance(loop, PictureLoop):
+    if not isinstance(subject.generation, TextGeneration) or isinstance(loop, PictureLoop):
         return finish_picture_loop(subject, loop if isinstance(loop, PictureLoop) else None, exported, say)
     stated: dict[str, Any] = {"generation": describe_generation(subject.generation, loop)}
     if loop is None:

@@ -193,7 +193,7 @@ def generation_model(
     limited = generation.longest is not None
     limit = f"longest = Constant <value_int = {generation.longest}> ()\n limit = Min (max_length, longest)"
     prepared = PREPARED.format(start=start + limit * limited, limit="limit" if limited else "max_length")
-    nodes += parse_nodes(prepared, "prepare") + _own_names(random_nodes(), {"seed", "count", "rows", "uniforms"})
+    nodes += parse_nodes(prepared, "prepare") + own_names(random_nodes(), {"seed", "count", "rows", "uniforms"})
     loop = _Loop(decoder, generation, states)
     names[generation.decoder] = weights.add(decoder)
     nodes += [*loop.empty_caches(), loop.node(names[generation.decoder])]
@@ -237,7 +237,7 @@ def _rename(node: onnx.NodeProto, prefix: str, known: Mapping[str, str]) -> None
                 _rename(inner, prefix, known)
 
 
-def _own_names(nodes: Iterable[onnx.NodeProto], shared: set[str]) -> list[onnx.NodeProto]:
+def own_names(nodes: Iterable[onnx.NodeProto], shared: set[str]) -> list[onnx.NodeProto]:
     """Nodes with a prefix before every name but the shared ones."""
     renamed = list(nodes)
     for node in renamed:
@@ -272,7 +272,7 @@ class _Loop:
 
     def empty_caches(self) -> list[onnx.NodeProto]:
         """What every cache is before the first word."""
-        return [node for key, name in self.empties.items() for node in _empty(name, *key)]
+        return [node for key, name in self.empties.items() for node in empty_cache(name, *key)]
 
     def node(self, weights: Mapping[str, str]) -> onnx.NodeProto:
         """The Loop node; its first result is the sequences."""
@@ -313,7 +313,8 @@ class _Loop:
         return parse_nodes(text + (MASK_GROWS if self.grows else ""), "append")
 
 
-def _empty(name: str, elem_type: int, shape: tuple[int, ...]) -> list[onnx.NodeProto]:
+def empty_cache(name: str, elem_type: int, shape: tuple[int, ...]) -> list[onnx.NodeProto]:
+    """A cache without words, of `batch1` texts; `shape` is what stands behind the batch."""
     inner = ", ".join(map(str, shape))
     text = f"{name}_rest = Constant <value = int64[3] {{{inner}}}> ()\n"
     text += f"{name}_shape = Concat <axis = 0> (batch1, {name}_rest)"

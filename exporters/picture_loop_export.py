@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..architectures.specification import Axis, GraphSpec, PictureGeneration, Port
+from ..architectures.specification import Axis, GraphSpec, PictureGeneration, Port, TokenPictureGeneration
 from ..errors import InvalidInputError, MissingKernelError, RuntimeFailure
 from ..graphs.evaluation import evaluate_model
 from ..graphs.loading import load_model
@@ -25,6 +25,8 @@ from .proving import Case, Exported, module_float64
 from .rounding import rounding_spread, translation_spread
 from .serialization import WrittenFile, write_bytes
 from .subject import Subject
+from .targets import numpy_dtype
+from .token_picture_looping import token_picture_model
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -49,14 +51,22 @@ class PictureLoop:
     file: WrittenFile
     names: Mapping[str, Mapping[str, str]]
 
-    @property
-    def noise(self) -> str:
-        """The input that the loop begins with."""
-        return next(port.name for port in self.spec.inputs if port.name in ("latent", "sample"))
 
-
-def loop_spec(generation: PictureGeneration) -> GraphSpec:
+def loop_spec(generation: PictureGeneration | TokenPictureGeneration) -> GraphSpec:
     """The one-file graph as data, at the size of its proof."""
+    return _token_spec(generation) if isinstance(generation, TokenPictureGeneration) else _noise_spec(generation)
+
+
+def _token_spec(generation: TokenPictureGeneration) -> GraphSpec:
+    """The best token each time; the module's own `forward` takes nothing but the words."""
+    words = Port("input_ids", ("batch", generation.text_length), "int64", "integers", generation.text_vocab_size)
+    numbers = (("temperature", "float32", 0), ("top_k", "int64", 0), ("top_p", "float32", 1), ("seed", "int64", 0))
+    scalars = (Port(name, (), dtype, "constant", value) for name, dtype, value in numbers)
+    image = Port("image", ("batch", 3, "height", "width"))
+    return GraphSpec("generate", (words, *scalars), (image,), (Axis("batch", 2),), ("input_ids",))
+
+
+def _noise_spec(generation: PictureGeneration) -> GraphSpec:
     side = min(generation.size, LARGEST_SIDE)
     picture = ("batch", generation.channels, "height", "width")
     image = Port("image", ("batch", 3, f"{generation.factor}*height", f"{generation.factor}*width"))
@@ -74,9 +84,12 @@ def loop_spec(generation: PictureGeneration) -> GraphSpec:
     return GraphSpec("generate", (*tokens, Port("latent", picture), steps, guidance), (image,), axes)
 
 
-def write_picture_loop(folder: Path, generation: PictureGeneration) -> PictureLoop:
+def write_picture_loop(folder: Path, generation: PictureGeneration | TokenPictureGeneration) -> PictureLoop:
     """Write the one-file graph of the graphs in `folder`."""
-    model, names = picture_model(folder, generation)
+    if isinstance(generation, TokenPictureGeneration):
+        model, names = token_picture_model(folder, generation)
+    else:
+        model, names = picture_model(folder, generation)
     written = write_bytes(model.SerializeToString(deterministic=True), folder / GENERATE)
     return PictureLoop(folder / GENERATE, loop_spec(generation), written, names)
 
@@ -93,7 +106,7 @@ def finish_picture_loop(
     say("proving the one-file graph")
     feeds = subject.draw_feeds(loop.spec, loop.spec.sizes(), 0)
     wanted, proof = prove_picture_loop(subject, loop, exported, feeds)
-    image = wanted.astype(feeds[loop.noise].dtype)
+    image = wanted.astype(numpy_dtype(subject.dtype))
     files = describe_files((loop.file, *_write_data(loop, feeds, image)))
     entry = describe_picture_loop(loop, proof, feeds, image, exported)
     return {"generation": stated, "graphs": [entry], "files": files}, (proof,)

@@ -89,7 +89,7 @@ SHOWN = """
 
 
 @dataclass
-class _Assembly:
+class Assembly:
     """Graphs of a bundle on their way into one.
 
     Attributes:
@@ -123,7 +123,7 @@ def picture_model(bundle: Path, generation: PictureGeneration) -> tuple[onnx.Mod
     Returns:
         The model; and by the name of a graph, the names that its initializers have in the model.
     """
-    assembly = _Assembly(bundle, Weights(bundle))
+    assembly = Assembly(bundle, Weights(bundle))
     build = _prompted if generation.sampler == "ddim" else _unprompted
     unet = assembly.part("unet")
     inputs, nodes = build(assembly, unet, generation)
@@ -140,7 +140,7 @@ def picture_model(bundle: Path, generation: PictureGeneration) -> tuple[onnx.Mod
 Built = tuple[list[onnx.ValueInfoProto], list[onnx.NodeProto]]
 
 
-def _prompted(assembly: _Assembly, unet: Part, plan: PictureGeneration) -> Built:
+def _prompted(assembly: Assembly, unet: Part, plan: PictureGeneration) -> Built:
     """Text encoder, loop of DDIM, decoder."""
     elem_type = unet.elem_type("sample")
     numbers = {"train_steps": plan.schedule["num_train_steps"], "offset": plan.schedule["steps_offset"]}
@@ -159,7 +159,7 @@ def _prompted(assembly: _Assembly, unet: Part, plan: PictureGeneration) -> Built
     return [*tokens, latent, *scalars], nodes
 
 
-def _unprompted(assembly: _Assembly, unet: Part, plan: PictureGeneration) -> Built:
+def _unprompted(assembly: Assembly, unet: Part, plan: PictureGeneration) -> Built:
     """Loop of DDPM."""
     elem_type = unet.elem_type("sample")
     numbers = {"train_steps": plan.schedule["num_train_steps"], "offset": plan.schedule["steps_offset"]}

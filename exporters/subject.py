@@ -14,7 +14,7 @@ from torch import nn
 
 from ..architectures.initialization import randomize
 from ..architectures.registry import Architecture, find_architecture
-from ..architectures.specification import FLOAT, PLAIN, CheckpointLayout, GraphSpec, TextGeneration
+from ..architectures.specification import FLOAT, PLAIN, CheckpointLayout, Generation, GraphSpec
 from ..errors import WeightsError
 from .arrays import torch_dtype
 from .checkpoint_folder import Checkpoint, read_checkpoint
@@ -39,7 +39,7 @@ class Subject:
         examples: tensors by input name that the factory gave; drawn ones follow their values.
         weights: for the manifest: where the parameters came from.
         layouts: in which they can be written as a checkpoint.
-        generation: how it appends words to its output; None if it does not.
+        generation: how it appends words to its output or makes pictures; None if it does neither.
     """
 
     name: str
@@ -51,7 +51,7 @@ class Subject:
     examples: Mapping[str, np.ndarray] = field(default_factory=dict)
     weights: Mapping[str, Any] = field(default_factory=dict)
     layouts: tuple[CheckpointLayout, ...] = (PLAIN,)
-    generation: TextGeneration | None = None
+    generation: Generation | None = None
 
     def save_weights(self, path: Path, layout: str | None) -> list[Path]:
         """Write the parameters as a checkpoint; see `saving.save_weights`."""

@@ -59,7 +59,10 @@ _TEXTS = GeneratorEntry("texts", "generate_text", TEXT, WORDS | SAMPLING)
 
 _PICTURES = GeneratorEntry("pictures", "generate_picture", PICTURE, WORDS | DENOISING)
 
+_TOKEN_PICTURES = GeneratorEntry("token_pictures", "generate_token_picture", PICTURE, WORDS | SAMPLING - {"max_length"})
+
 GENERATORS: dict[str, GeneratorEntry] = {
+    "dalle": _TOKEN_PICTURES,
     "ddpm": _PICTURES,
     "gpt2": _TEXTS,
     "latent-diffusion": _PICTURES,

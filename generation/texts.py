@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -22,6 +22,9 @@ from ..exporters.sampling import choosing_model, random_model
 from .request import Generated, Request, Watcher, positive
 from .sessions import BoundSession
 from .tokenizing import Stream, Words
+
+if TYPE_CHECKING:
+    import onnx
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -210,10 +213,20 @@ def run_loop(  # noqa: PLR0913, PLR0917 - graphs, prompts, and how to go on
 
 
 class Chooser:
-    """Chooses words from scores, in the runtime."""
+    """Chooses words from scores, in the runtime.
 
-    def __init__(self, opset: int, settings: tuple[str, int | None], request: Request) -> None:
-        self._choosing = BoundSession(choosing_model(opset).SerializeToString(), *settings)
+    Args:
+        opset: of the graphs.
+        settings: provider and threads.
+        request: seed, and how words are chosen.
+        model: that chooses, with the ports of `exporters.sampling.choosing_model`; None is that one.
+    """
+
+    def __init__(
+        self, opset: int, settings: tuple[str, int | None], request: Request, model: onnx.ModelProto | None = None
+    ) -> None:
+        chosen_by = choosing_model(opset) if model is None else model
+        self._choosing = BoundSession(chosen_by.SerializeToString(), *settings)
         self._random = BoundSession(random_model(opset).SerializeToString(), *settings)
         self._seed, self._scalars = request.seed, scalars(request)
 
@@ -228,7 +241,7 @@ class Chooser:
         return self._choosing.run({"logits": logits, "uniform": uniform, **self._scalars})["token"].numpy()
 
 
-class _Decoder:
+class CachedDecoder:
     """A decoder's graph, its cache, and the words so far."""
 
     def __init__(self, file: Path, settings: tuple[str, int | None], first: Array) -> None:
@@ -261,7 +274,7 @@ def _is_own_cache(name: str) -> bool:
     return name.startswith(PAST) and ".encoder." not in name
 
 
-class _GoneOn(_Decoder):
+class _GoneOn(CachedDecoder):
     """A decoder that goes on with the prompt itself."""
 
     def __init__(
@@ -280,7 +293,7 @@ class _GoneOn(_Decoder):
         self._positions = self._positions[:, -1:] + 1
 
 
-class _Asked(_Decoder):
+class _Asked(CachedDecoder):
     """A decoder that answers what an encoder has read, once."""
 
     def __init__(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import subprocess
 import sys
 
@@ -11,6 +12,7 @@ import onnxruntime
 import pytest
 import torch
 from onnx import numpy_helper
+from onnxscript._framework_apis import torch_2_11 as onnxscript_apis
 from PIL import Image
 from tokenizers import Tokenizer, models, pre_tokenizers
 
@@ -22,20 +24,24 @@ from onnx_arch.errors import InvalidArgumentError, InvalidModelError
 from onnx_arch.exporters import export
 from onnx_arch.exporters.denoising import guided_step_model
 from onnx_arch.exporters.proof import Standing
-from onnx_arch.generation.pictures import Noise, Wanted, as_pictures, framed, generate_picture, shown
+from onnx_arch.generation.pictures import Noise, Wanted, as_pictures, framed, shown
+from onnx_arch.generation.registry import find_generator
 from onnx_arch.generation.request import Request, Silent
+from onnx_arch.generation.token_pictures import padded
 
-NAMES = ("ddpm", "latent-diffusion", "stable-diffusion")
+NAMES = ("dalle", "ddpm", "latent-diffusion", "stable-diffusion")
 
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory):
     """Tiny pipelines with their one-file graphs, each graph proved at its own shape only."""
     made = {}
+    parse = functools.cache(onnxscript_apis.get_torchlib_ops)  # torch.onnx parses its translations at every export
 
     def exported(name):
         if name not in made:
             with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(onnxscript_apis, "get_torchlib_ops", parse)
                 patch.setattr(export, "swept_sizes", lambda spec: [spec.sizes()])
                 folder = tmp_path_factory.mktemp("pictures")
                 made[name] = export.export_architecture(name, folder, preset="tiny", loop=True)
@@ -44,13 +50,22 @@ def bundle(tmp_path_factory):
     return exported
 
 
+WORDS = {
+    "dalle": {"tokens": (1, 2, 3), "temperature": 1.0, "top_k": 5},
+    "ddpm": {"steps": 4},
+    "latent-diffusion": {"tokens": (1, 2, 3), "guidance": 3.0, "steps": 4},
+    "stable-diffusion": {"tokens": (1, 2, 3), "guidance": 3.0, "steps": 4},
+}
+
+
 def asked(name, **options):
-    words = {} if name == "ddpm" else {"tokens": (1, 2, 3), "guidance": 3.0}
-    return Request(**{"seed": 3, "count": 2, "steps": 4, **words, **options})
+    return Request(**{"seed": 3, "count": 2, **WORDS[name], **options})
 
 
 def drawn(made, request):
-    return np.stack(generate_picture(made.path, made.manifest, request, Silent()).pictures)
+    entry = find_generator(made.name)
+    entry.check(made.name, request)
+    return np.stack(entry.load()(made.path, made.manifest, request, Silent()).pictures)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -63,6 +78,7 @@ def test_one_file_graph_is_proved_and_valid(bundle, name):
     stated = {graph["name"]: graph for graph in made.manifest["graphs"]}["generate"]
     assert stated["outputs"][0]["name"] == "image"
     assert made.manifest["generation"]["model"] == "generate.onnx"
+    assert len(stated["outputs"]) == 1
     assert any(origin["transform"] == "identity" for origin in stated["initializers"].values())
 
 
@@ -99,6 +115,18 @@ def test_pictures_are_those_of_pytorchs_own_loop(bundle):
     assert np.abs(own - drawn(bundle("stable-diffusion"), asked("stable-diffusion"))).max() <= 1
 
 
+def test_best_tokens_are_those_of_pytorchs_own_loop(bundle):
+    entry = find_architecture("dalle")
+    model = entry.build(entry.config("tiny")).eval()
+    randomize(model, 0)
+    words = torch.from_numpy(padded([1, 2, 3], entry.generation(entry.config("tiny"))))[None]
+    with torch.no_grad():
+        own = np.stack(as_pictures(model(words).numpy())).astype(int)
+    for one_file in (False, True):
+        found = drawn(bundle("dalle"), Request(tokens=(1, 2, 3), one_file=one_file))
+        assert np.abs(own - found).max() <= 1
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_seed_and_count_decide_the_pictures(bundle, name):
     two, three = drawn(bundle(name), asked(name)), drawn(bundle(name), asked(name, count=3))
@@ -123,6 +151,9 @@ def test_sizes_steps_and_guidance_are_as_asked(bundle):
         ("stable-diffusion", {"tokens": None}, "give either --prompt TEXT or --tokens"),
         ("stable-diffusion", {"tokens": (99,)}, "--tokens 99; the network knows 0 to 30"),
         ("stable-diffusion", {"negative_prompt": "dull"}, "--negative-prompt needs a tokenizer"),
+        ("dalle", {"tokens": range(7)}, "7 words; the network holds at most 6"),
+        ("dalle", {"tokens": (11,)}, "--tokens 11; the network knows 0 to 10"),
+        ("dalle", {"steps": 3}, "--steps means nothing to dalle, which makes a picture"),
         ("ddpm", {"prompt": "a cat"}, "--prompt means nothing to ddpm"),
         ("ddpm", {"guidance": 2.0}, "--guidance means nothing to ddpm"),
     ],
@@ -132,13 +163,21 @@ def test_request_that_makes_no_sense_is_refused(bundle, name, options, message):
         drawn(bundle(name), asked(name, **options))
 
 
-def test_bundle_that_does_not_say_how_or_has_no_one_file_graph_is_refused(bundle):
-    made = bundle("ddpm")
+@pytest.mark.parametrize("name", ["dalle", "ddpm"])
+def test_bundle_that_does_not_say_how_or_has_no_one_file_graph_is_refused(bundle, name):
+    made, generate = bundle(name), find_generator(name).load()
     with pytest.raises(InvalidModelError, match="does not say how pictures are made"):
-        generate_picture(made.path, {"name": "x"}, asked("ddpm"), Silent())
+        generate(made.path, {"name": "x"}, asked(name), Silent())
     stated = {**made.manifest, "generation": {**made.manifest["generation"], "model": ""}}
     with pytest.raises(InvalidModelError, match=r"has no generate\.onnx; export it with --loop"):
-        generate_picture(made.path, stated, asked("ddpm", one_file=True), Silent())
+        generate(made.path, stated, asked(name, one_file=True), Silent())
+
+
+def test_short_prompt_has_the_padding_words_of_its_positions():
+    plan = find_architecture("dalle").generation(find_architecture("dalle").config("published"))
+    row = padded([5, 7], plan)
+    assert row[:4].tolist() == [5, 7, 16384 + 2, 16384 + 3]
+    assert (len(row), row[-1]) == (256, 16384 + 255)
 
 
 PLAN = PictureGeneration(
