@@ -260,7 +260,7 @@ def main() -> None:
         ("drawn digits that it recognises, loop as one file", f"{whole.mean():.1%} of {10 * asked.count}"),
         ("the digit that is recognised least, as one file", f"{NAMES[int(whole.argmin())]}, {whole.min():.0%}"),
         ("largest difference between both forms, of 255", f"{difference}"),
-        *((f"onnx-arch check, {name}", checked(bundle.path / name / "model.onnx")) for name in GRAPHS),
+        *((f"{name}, onnx-arch check", checked(bundle.path / name / "model.onnx")) for name in GRAPHS),
     ]
     for what, figure in rows:
         print(f"{what}: {figure}")
