@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -156,13 +157,19 @@ def listings() -> Mapping[str, Listing]:
     return MappingProxyType(dict(sorted(found.items())))
 
 
+_ENTRY = re.compile(rf"^@{architecture.__name__}\(.*?^def ", re.MULTILINE | re.DOTALL)
+"""A decorator, to the function that it stands on: only this much of a file is parsed."""
+
+
 def _listings_of(file: Path) -> list[Listing]:
-    tree = ast.parse(file.read_text(encoding="utf-8"))
-    title = (ast.get_docstring(tree) or "").partition("\n")[0].rstrip(".")
-    functions = [node for node in tree.body if isinstance(node, ast.FunctionDef)]
-    calls = [call for function in functions for call in function.decorator_list if isinstance(call, ast.Call)]
-    named = [call for call in calls if isinstance(call.func, ast.Name) and call.func.id == architecture.__name__]
-    return [_listing_of(call, title, file.stem) for call in named]
+    source = file.read_text(encoding="utf-8")
+    entries = [] if file.name.startswith("_") else _ENTRY.findall(source)
+    title = source.partition("\n")[0].strip('".')
+    functions = [ast.parse(f"{entry}_(): ...").body[0] for entry in entries]
+    calls = [
+        call for function in functions if isinstance(function, ast.FunctionDef) for call in function.decorator_list
+    ]
+    return [_listing_of(call, title, file.stem) for call in calls if isinstance(call, ast.Call)]
 
 
 def _listing_of(call: ast.Call, title: str, module: str) -> Listing:
