@@ -201,7 +201,8 @@ class PlainWitness:
 
     def _floor(self, format_: FloatFormat) -> float:
         """0 where z counts standard deviations (`_tracked.scale_of`): there `terms` is no number of summands."""
-        if self.scale.spread is not None and np.all(np.asarray(self.scale.spread) <= 1.0):
+        counted = self.scale.rule is Rule.COMPOSED and self.scale.spread is not None
+        if counted and np.all(np.asarray(self.scale.spread) <= 1.0):
             return 0.0
         terms = np.asarray(self.scale.terms, np.float64)
         return PLAIN_FLOOR * math.sqrt(growth(float(terms[np.isfinite(terms)].max(initial=0.0)), format_))

@@ -57,14 +57,36 @@ def _transformed(x: Array, dft_length: Array | None, axis: int, inverse: int, on
     if inverse:
         return _parts(np.fft.ifft(signal, n=n, axis=axis))
     y = np.fft.fft(signal, n=n, axis=axis)
+    if x.dtype == np.float32:
+        y = _as_written(signal, y, n, axis)
     return _parts(y.take(range(n // 2 + 1), axis=axis) if onesided else y)
+
+
+MOST_WRITTEN_OUT = 1 << 20
+"""So many roots of unity are written out for a control; longer transforms are controlled at some of their results."""
+
+
+def _as_written(signal: Array, y: Array, n: int, axis: int) -> Array:
+    """A transform in float32, as only a control asks for it: the sum of the text, every angle 2πjk / n in float32.
+
+    The angle grows to 2πn before the cosine takes it, and its rounding with it: so do those of the chirps that fast
+    transforms of any length multiply with.
+    """
+    count = max(1, min(n, MOST_WRITTEN_OUT // n))
+    chosen = np.unique(np.linspace(0, n - 1, count).astype(np.int64))  # the last one has the largest angles
+    used = np.asarray(np.moveaxis(signal, axis, -1))[..., :n]
+    j = np.arange(used.shape[-1], dtype=np.float32)
+    angle = np.float32(-2 * math.pi) * j[:, None] * chosen.astype(np.float32) / np.float32(n)
+    written = np.moveaxis(np.array(y, np.complex64), axis, -1)
+    written[..., chosen] = used.astype(np.complex64) @ np.exp(1j * angle, dtype=np.complex64)
+    return np.moveaxis(written, -1, axis)
 
 
 def _transform_scale(x: Array, dft_length: Array | None, axis: int, inverse: int, onesided: int) -> Scale:
     """DOT of n numbers with roots of unity: Σ (|re| + |im|), over n where inverse.
 
     The certain bound admits e^(−2πi·jk / n) as it is written, with the angle in the stored type. Fast transforms err by
-    about one half-unit (`spread`); what lies far beyond that is inaccurate, if not proved wrong.
+    about one half-unit (`spread`); for what lies far beyond that, `_as_written` is the control.
     """
     axis = _axis(axis, x.ndim)
     n = _length(x, dft_length, axis, inverse, onesided)

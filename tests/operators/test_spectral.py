@@ -117,13 +117,22 @@ def test_onnxruntime_passes_at_powers_of_two_and_faults_fail(n: int, parts: int,
     assert verdict("DFT", inputs, dropped, attributes).outcome is Outcome.FAILED
 
 
-@pytest.mark.parametrize("n", [3, 100, 1000])
-def test_onnxruntime_at_other_lengths_is_inaccurate_but_within_the_certain_bound(n: int) -> None:
+@pytest.mark.parametrize("n", [3, 12, 15, 101, 1000])
+def test_onnxruntime_at_other_lengths_passes_as_the_text_in_float32_does_and_faults_fail(n: int) -> None:
     inputs = (signal(2, n, 1), None, np.array(1))
     (actual,) = run_onnxruntime("DFT", inputs, {}, opset=20)
     assert beyond(actual, "DFT", *inputs, opset=20) == 0
+    found = verdict("DFT", inputs, actual, {})
+    assert found.outcome is Outcome.PASSED, found.message
     accurate = np.fft.fft(inputs[0][..., 0], axis=1).astype(np.complex64)
     assert verdict("DFT", inputs, np.stack([accurate.real, accurate.imag], axis=-1), {}).outcome is Outcome.PASSED
+    shorter = inputs[0].copy()
+    shorter[:, -1] = 0
+    dropped = call("DFT", shorter, *inputs[1:], opset=20).astype(np.float32)
+    assert verdict("DFT", inputs, dropped, {}).outcome is Outcome.FAILED
+    tf32 = (inputs[0].view(np.int32) & -8192).view(np.float32)
+    narrow = call("DFT", tf32, *inputs[1:], opset=20).astype(np.float32)
+    assert verdict("DFT", inputs, narrow, {}).outcome is Outcome.FAILED
 
 
 @pytest.mark.parametrize("onesided", [0, 1])
