@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import onnx
 
 from ..errors import InvalidAttributeError, InvalidInputError
 from .parallel import by_rows
 from .registry import kernel, scale
 from .scale import Array, Rule, Scale
 from .softmax import EXP_ROUNDINGS
+from .storage import float_format
 
 
 @dataclass(frozen=True)
@@ -191,6 +194,24 @@ def attention(
     return (_joined(y) if heads.flat else y, heads.k, heads.v, shown)[:output_count]
 
 
+def _scale_of_the_body(scale_attribute: float | None, head_size: int, dtype: np.dtype[np.generic] | None) -> float:
+    """By how many half-units of float64 the square of the function body's √scale, a float32, is off; else 0."""
+    if dtype != np.float64:
+        return 0.0
+    factor = _factor(scale_attribute, head_size)
+    root = np.float32(1) / np.sqrt(np.float32(head_size)) if scale_attribute is None else np.float32(scale_attribute)
+    squared = float(np.sqrt(root)) ** 2
+    return abs(squared / factor - 1) * 2.0**53 if factor > 0 and math.isfinite(squared) else 0.0
+
+
+def _coarser(softmax_precision: int | None, dtype: np.dtype[np.generic] | None) -> float:
+    """Half-units of the stored type in one of the softmax's type, where that has fewer bits; else 1."""
+    if softmax_precision is None or dtype is None:
+        return 1.0
+    own = float_format(onnx.helper.tensor_dtype_to_np_dtype(softmax_precision)).fraction_bits
+    return max(1.0, 2.0 ** (float_format(dtype).fraction_bits - own))
+
+
 def _joined(y: Array) -> Array:
     B, H, T, D = y.shape
     return y.transpose(0, 2, 1, 3).reshape(B, T, H * D)
@@ -214,15 +235,19 @@ def attention_scale(
     qk_matmul_output_mode: int = 0,
     scale: float | None = None,
     softcap: float = 0.0,
+    softmax_precision: int | None = None,
     left_window_size: int = -1,
     right_window_size: int = -1,
     output_count: int = 1,
+    stored: Sequence[np.dtype[np.generic] | None] = (None,),
 ) -> tuple[Scale, ...]:
     """COMPOSED, by first-order propagation through the four stages.
 
     Scores: δ = (|Q|·|K|ᵀ + 2 |QKᵀ|)·|scale| (a dot over D; scaling Q and K, or the product), passed by the soft cap
     (its slope is at most 1, its own rounding |capped|·2) and by the bias (one addition). Probabilities:
     δp_i = p_i (δ_i + |t_i| + c + Σ_j p_j (δ_j + |t_j| + c)). Output: Σ δp_i |v_i| + Σ p_i |v_i|, a dot over keys.
+    Half-units of a coarser `softmax_precision` count as many of the stored type: the cast of the scores, |s_i|, and
+    what the softmax itself rounds, |t_i| + c. In float64 the function body, whose scale is a float32, conforms as well.
     """
     heads = _heads(q, k, v, past_key, past_value, nonpad_kv_seqlen, q_num_heads, kv_num_heads)
     allowed = _allowed(heads, nonpad_kv_seqlen, is_causal, left_window_size, right_window_size)
@@ -230,13 +255,15 @@ def attention_scale(
     stages = _stages(heads, _bias(attn_mask, allowed, heads.k.shape[2]), factor, softcap)
     p = stages.probabilities
     raw_size = np.matmul(np.abs(heads.q), np.abs(heads.repeated(heads.k)).swapaxes(-1, -2)) * abs(factor)
-    raw_size = raw_size + 2 * np.abs(stages.raw)
+    raw_size = raw_size + (2 + _scale_of_the_body(scale, heads.q.shape[-1], stored[0])) * np.abs(stages.raw)
     capped_size = raw_size + (2 * np.abs(stages.capped) if softcap else 0.0)
     biased_size = np.where(np.isfinite(stages.biased), capped_size + np.abs(stages.biased), 0.0)
     peak = stages.biased.max(axis=-1, keepdims=True, initial=-np.inf)
     distance = np.where(p > 0, np.abs(stages.biased - peak), 0.0)
-    relative = np.where(p > 0, biased_size + distance + EXP_ROUNDINGS, 0.0)
-    p_size = p * (relative + (p * relative).sum(axis=-1, keepdims=True) + EXP_ROUNDINGS)
+    coarser = _coarser(softmax_precision, stored[0])
+    cast = np.abs(stages.biased) if coarser > 1 else 0.0
+    relative = np.where(p > 0, biased_size + coarser * (cast + distance + EXP_ROUNDINGS), 0.0)
+    p_size = p * (relative + (p * relative).sum(axis=-1, keepdims=True) + coarser * EXP_ROUNDINGS)
     values = np.abs(heads.repeated(heads.v))
     size = np.matmul(p_size + p, values)
     d, n = heads.q.shape[-1], heads.k.shape[2]
