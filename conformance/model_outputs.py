@@ -22,8 +22,8 @@ from ..graphs.values import flattened
 from ..operators.rounding import half_unit
 from ..operators.scale import Array
 from ..operators.storage import decode, float_format, is_float
+from .exactness import where_is
 from .results import NodeResult, Outcome
-from .verdict import where_is
 
 WATCHED_FACTOR = 4.0
 """How many times the watched run's deviation an untouched one may have: two samples of one distribution of errors

@@ -38,7 +38,7 @@ from .json_lines import to_plain
 from .model_outputs import SPREAD_FACTOR
 from .oracle import Oracle
 from .results import NodeResult
-from .verdict import OUTLIER_FLOOR
+from .rounded import OUTLIER_FLOOR
 
 _UNCOMPUTED = (MissingKernelError, InvalidInputError, InvalidAttributeError)
 

@@ -18,10 +18,9 @@ import numpy as np
 from ..errors import InvalidAttributeError, InvalidInputError
 from ._casting import integer_limits
 from .activations import leaky_relu, sigmoid
-from .contrib_products import MICROSOFT, channels_first, channels_last
-from .pooling import average_pool, max_pool
+from .contrib_products import MICROSOFT
 from .registry import kernel
-from .scale import Array, Rule, Scale, exact
+from .scale import Array, Rule, Scale
 from .softmax import softmax
 from .transcendental import LIBRARY
 
@@ -67,7 +66,7 @@ class Requantized:
         return Scale(np.zeros(()), steps, Rule.EXACT)
 
 
-def _number(x: Array | None) -> float:
+def real_number(x: Array | None) -> float:
     """A scale or zero point for a whole tensor; 0 where absent.
 
     Raises:
@@ -80,13 +79,13 @@ def _number(x: Array | None) -> float:
     return float(x.reshape(()))
 
 
-def _steps(x: Array, zero_point: Array | None) -> Array:
-    return x.astype(np.float64) - _number(zero_point)
+def steps_of(x: Array, zero_point: Array | None) -> Array:
+    return x.astype(np.float64) - real_number(zero_point)
 
 
-def _result(real: Array, error: Array, y_scale: Array, zero_point: Array | None, like: Array) -> Requantized:
+def requantized(real: Array, error: Array, y_scale: Array, zero_point: Array | None, like: Array) -> Requantized:
     """A real result and its error, in half-units at magnitude one, as quotients of the output's scale."""
-    step, zero = _number(y_scale), _number(zero_point)
+    step, zero = real_number(y_scale), real_number(zero_point)
     dtype = like.dtype if zero_point is None else zero_point.dtype
     quotient = real / step
     # The zero point may be added before rounding, in float32.
@@ -96,16 +95,16 @@ def _result(real: Array, error: Array, y_scale: Array, zero_point: Array | None,
 
 def _size(x: Array, zero_point: Array | None) -> Array:
     """|x| + |zero point|: what cancels where a runtime takes the zero point out of the sum."""
-    return np.abs(x.astype(np.float64)) + abs(_number(zero_point))
+    return np.abs(x.astype(np.float64)) + abs(real_number(zero_point))
 
 
 def _added(inputs: Sequence[Array | None]) -> Requantized:
     a, a_scale, a_zero, b, b_scale, b_zero, y_scale, y_zero = [*inputs, None][:8]
     if a is None or b is None or a_scale is None or b_scale is None or y_scale is None:
         raise InvalidInputError("QLinearAdd: tensors and scales are needed")
-    left, right = _number(a_scale), _number(b_scale)
-    real = _steps(a, a_zero) * left + _steps(b, b_zero) * right
-    return _result(real, ROUNDINGS * (_size(a, a_zero) * left + _size(b, b_zero) * right), y_scale, y_zero, a)
+    left, right = real_number(a_scale), real_number(b_scale)
+    real = steps_of(a, a_zero) * left + steps_of(b, b_zero) * right
+    return requantized(real, ROUNDINGS * (_size(a, a_zero) * left + _size(b, b_zero) * right), y_scale, y_zero, a)
 
 
 def qlinear_add_scale(_y: Array, /, *inputs: Array | None) -> Scale:
@@ -146,8 +145,8 @@ def _multiplied(inputs: Sequence[Array | None]) -> Requantized:
     a, a_scale, a_zero, b, b_scale, b_zero, y_scale, y_zero = [*inputs, None][:8]
     if a is None or b is None or a_scale is None or b_scale is None or y_scale is None:
         raise InvalidInputError("QLinearMul: tensors and scales are needed")
-    real = _steps(a, a_zero) * _steps(b, b_zero) * (_number(a_scale) * _number(b_scale))
-    return _result(real, np.zeros(()), y_scale, y_zero, a)
+    real = steps_of(a, a_zero) * steps_of(b, b_zero) * (real_number(a_scale) * real_number(b_scale))
+    return requantized(real, np.zeros(()), y_scale, y_zero, a)
 
 
 def qlinear_mul_scale(_y: Array, /, *inputs: Array | None) -> Scale:
@@ -175,16 +174,16 @@ def qlinear_mul(
 
 
 def _sigmoid(x: Array, x_scale: Array, x_zero: Array | None, y_scale: Array, y_zero: Array | None) -> Requantized:
-    real = sigmoid(_steps(x, x_zero) * _number(x_scale))
-    return _result(real, (LIBRARY + 1) * np.maximum(real, 0.5), y_scale, y_zero, x)
+    real = sigmoid(steps_of(x, x_zero) * real_number(x_scale))
+    return requantized(real, (LIBRARY + 1) * np.maximum(real, 0.5), y_scale, y_zero, x)
 
 
 def qlinear_sigmoid_scale(_y: Array, x: Array, x_scale: Array, x_zero: Array | None, /, *output: Array | None) -> Scale:
     """Exact, a step near a tie of a sigmoid that errs as Sigmoid may."""
-    return _sigmoid(x, x_scale, x_zero, *_output(output)).scale()
+    return _sigmoid(x, x_scale, x_zero, *output_parameters(output)).scale()
 
 
-def _output(given: Sequence[Array | None]) -> tuple[Array, Array | None]:
+def output_parameters(given: Sequence[Array | None]) -> tuple[Array, Array | None]:
     y_scale, zero = [*given, None][:2]
     if y_scale is None:
         raise InvalidInputError("the scale of the output is absent")
@@ -220,15 +219,15 @@ ALPHA = float(np.float32(0.01))
 def _leaky(
     x: Array, x_scale: Array, x_zero: Array | None, y_scale: Array, y_zero: Array | None, alpha: float
 ) -> Requantized:
-    real = leaky_relu(_steps(x, x_zero) * _number(x_scale), alpha=alpha)
-    return _result(real, np.zeros(()), y_scale, y_zero, x)
+    real = leaky_relu(steps_of(x, x_zero) * real_number(x_scale), alpha=alpha)
+    return requantized(real, np.zeros(()), y_scale, y_zero, x)
 
 
 def qlinear_leaky_relu_scale(
     _y: Array, x: Array, x_scale: Array, x_zero: Array | None, /, *output: Array | None, alpha: float = ALPHA
 ) -> Scale:
     """Exact, a step near a tie."""
-    return _leaky(x, x_scale, x_zero, *_output(output), alpha).scale()
+    return _leaky(x, x_scale, x_zero, *output_parameters(output), alpha).scale()
 
 
 @kernel("QLinearLeakyRelu", since=1, domain=MICROSOFT, scale=qlinear_leaky_relu_scale)
@@ -256,14 +255,14 @@ def _softmax(
     if not -x.ndim <= axis < x.ndim:
         raise InvalidAttributeError(f"QLinearSoftmax: axis={axis} is outside [-{x.ndim}, {x.ndim}) for shape {shape}")
     axis %= x.ndim
-    real = _steps(x, x_zero) * _number(x_scale)
+    real = steps_of(x, x_zero) * real_number(x_scale)
     if opset < FIRST_BY_AXIS:
         real, axis = real.reshape(math.prod(shape[:axis]), -1), 1
     p = softmax(real, axis=axis)
     # Of e_i / Σ e_j with errors f of each, the largest e being 1: f / Σ e + p·(Σ f / Σ e); the largest p is 1 / Σ e.
     most = p.max(axis=axis, keepdims=True, initial=0.0)
     error = most * (1 + real.shape[axis] * p) * FIXED_POINT / HALF_UNIT
-    return _result(p.reshape(shape), error.reshape(shape), y_scale, y_zero, x)
+    return requantized(p.reshape(shape), error.reshape(shape), y_scale, y_zero, x)
 
 
 def qlinear_softmax_scale(
@@ -277,7 +276,7 @@ def qlinear_softmax_scale(
     opset: int,
 ) -> Scale:
     """Exact, a step near a tie of exponentials in fixed point: `FIXED_POINT`."""
-    return _softmax(x, x_scale, x_zero, *_output(output), axis, opset).scale()
+    return _softmax(x, x_scale, x_zero, *output_parameters(output), axis, opset).scale()
 
 
 @kernel("QLinearSoftmax", since=1, domain=MICROSOFT, scale=qlinear_softmax_scale)
@@ -316,9 +315,9 @@ def _concatenated(inputs: Sequence[Array], axis: int) -> Requantized:
     if len(rest) < 3 or len(rest) % 3:
         raise InvalidInputError(f"QLinearConcat: {len(rest)} inputs, three of each tensor are needed")
     parts = [
-        _result(
-            _steps(x, x_zero) * _number(x_scale),
-            ROUNDINGS * _size(x, x_zero) * _number(x_scale),
+        requantized(
+            steps_of(x, x_zero) * real_number(x_scale),
+            ROUNDINGS * _size(x, x_zero) * real_number(x_scale),
             y_scale,
             zero_point,
             x,
@@ -350,122 +349,3 @@ def qlinear_concat(*inputs: Array, axis: int) -> Array:
     Spec: com.microsoft QLinearConcat, since 1
     """
     return _concatenated(inputs, axis).values()
-
-
-def _averaged(
-    x: Array,
-    x_scale: Array,
-    x_zero: Array | None,
-    y_scale: Array,
-    y_zero: Array | None,
-    last: int,
-    attributes: dict[str, Any],
-) -> Requantized:
-    real = _steps(x, x_zero) * _number(x_scale)
-    real = channels_first(real) if last else real
-    windows = {"kernel_shape": real.shape[2:], **attributes}
-    mean = average_pool(real, **windows)
-    count = math.prod(windows["kernel_shape"]) + 1
-    error = count * average_pool(np.abs(real), **windows)
-    mean, error = (channels_last(part) if last else part for part in (mean, error))
-    return _result(mean, error, y_scale, y_zero, x)
-
-
-def qlinear_average_pool_scale(
-    _y: Array,
-    x: Array,
-    x_scale: Array,
-    x_zero: Array | None,
-    /,
-    *output: Array | None,
-    channels_last: int = 0,
-    **attributes: Any,
-) -> Scale:
-    """Exact, a step near a tie of a mean that is added up in float32."""
-    return _averaged(x, x_scale, x_zero, *_output(output), channels_last, attributes).scale()
-
-
-@kernel("QLinearAveragePool", since=1, domain=MICROSOFT, scale=qlinear_average_pool_scale)
-def qlinear_average_pool(
-    x: Array,
-    x_scale: Array,
-    x_zero_point: Array | None,
-    y_scale: Array,
-    y_zero_point: Array | None = None,
-    /,
-    *,
-    kernel_shape: Sequence[int],
-    auto_pad: str = "NOTSET",
-    ceil_mode: int = 0,
-    channels_last: int = 0,
-    count_include_pad: int = 0,
-    pads: Sequence[int] | None = None,
-    strides: Sequence[int] | None = None,
-) -> Array:
-    """quantize(AveragePool(dequantize(x))); padding counts as the number 0, which is x's zero point.
-
-    Args:
-        x: (N, C, D1, …, Dn), int8 or uint8; (N, D1, …, Dn, C) with channels_last.
-        x_scale: scales and zero points as for QLinearSigmoid.
-        x_zero_point: see x_scale.
-        y_scale: see x_scale.
-        y_zero_point: see x_scale.
-        kernel_shape: as for AveragePool; so are auto_pad, ceil_mode, count_include_pad, pads and strides.
-
-    Spec: com.microsoft QLinearAveragePool, since 1
-    """
-    attributes = {
-        "kernel_shape": kernel_shape,
-        "auto_pad": auto_pad,
-        "ceil_mode": ceil_mode,
-        "count_include_pad": count_include_pad,
-        "pads": pads,
-        "strides": strides,
-    }
-    return _averaged(x, x_scale, x_zero_point, y_scale, y_zero_point, channels_last, attributes).values()
-
-
-@kernel("QLinearGlobalAveragePool", since=1, domain=MICROSOFT, scale=qlinear_average_pool_scale)
-def qlinear_global_average_pool(
-    x: Array,
-    x_scale: Array,
-    x_zero_point: Array | None,
-    y_scale: Array,
-    y_zero_point: Array | None = None,
-    /,
-    *,
-    channels_last: int = 0,
-) -> Array:
-    """quantize(GlobalAveragePool(dequantize(x))); inputs as for QLinearAveragePool.
-
-    Spec: com.microsoft QLinearGlobalAveragePool, since 1
-    """
-    return _averaged(x, x_scale, x_zero_point, y_scale, y_zero_point, channels_last, {}).values()
-
-
-@kernel("NhwcMaxPool", since=1, domain=MICROSOFT, scale=exact)
-def nhwc_max_pool(
-    x: Array,
-    /,
-    *,
-    kernel_shape: Sequence[int],
-    auto_pad: str = "NOTSET",
-    ceil_mode: int = 0,
-    dilations: Sequence[int] | None = None,
-    pads: Sequence[int] | None = None,
-    strides: Sequence[int] | None = None,
-) -> Array:
-    """MaxPool of (N, D1, …, Dn, C), int8 or uint8; attributes as for MaxPool.
-
-    Spec: com.microsoft NhwcMaxPool, since 1
-    """
-    pooled = max_pool(
-        channels_first(x),
-        kernel_shape=kernel_shape,
-        auto_pad=auto_pad,
-        ceil_mode=ceil_mode,
-        dilations=dilations,
-        pads=pads,
-        strides=strides,
-    )
-    return channels_last(pooled)  # type: ignore[arg-type]

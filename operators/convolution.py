@@ -66,7 +66,7 @@ def _geometry(
     return Geometry(sizes, steps, spread, tuple(begin), tuple(end), tuple(out))
 
 
-def _check_channels(op_type: str, x: Array, w: Array, group: int) -> None:
+def check_channels(op_type: str, x: Array, w: Array, group: int) -> None:
     if x.ndim < 2 or w.ndim != x.ndim:
         raise InvalidInputError(f"{op_type}: input of shape {x.shape} does not go with a weight of shape {w.shape}")
     channels, weight = (w.shape[1] * group, w.shape[0]) if op_type == "Conv" else (w.shape[0], w.shape[0])
@@ -162,7 +162,7 @@ def _depthwise(image: Array, w: Array, geometry: Geometry, out: Array) -> None:
             out += factor[(..., *blank)] * window[:, channel][:, None]
 
 
-def _with_bias(y: Array, b: Array | None) -> Array:
+def with_bias(y: Array, b: Array | None) -> Array:
     if b is not None:
         y += decode(b).astype(y.dtype, copy=False).reshape(-1, *(1,) * (y.ndim - 2))
     return y
@@ -206,9 +206,9 @@ def conv(
 
     Spec: Conv, since 1
     """
-    _check_channels("Conv", x, w, group)
+    check_channels("Conv", x, w, group)
     geometry = _geometry(x, w, auto_pad, dilations, kernel_shape, pads, strides)
-    return _with_bias(convolve(x, w, geometry, group, (Pass(precision),))[0], b)
+    return with_bias(convolve(x, w, geometry, group, (Pass(precision),))[0], b)
 
 
 @scale("Conv", since=1)
@@ -237,7 +237,7 @@ def _conv_bound(
     def compute(single: Pass) -> Array:
         return convolve(x, w, geometry, group, (single,))[0]
 
-    size = _with_bias(magnitude(compute, (x, w), known=known), None if b is None else np.abs(b))
+    size = with_bias(magnitude(compute, (x, w), known=known), None if b is None else np.abs(b))
     return Scale(size, math.prod(w.shape[1:]) + (b is not None), Rule.DOT)
 
 
@@ -256,10 +256,10 @@ def conv_judged(
     strides: Sequence[int] | None = None,
 ) -> tuple[Array, Scale]:
     """Value and magnitude with the windows gathered once."""
-    _check_channels("Conv", x, w, group)
+    check_channels("Conv", x, w, group)
     geometry = _geometry(x, w, auto_pad, dilations, kernel_shape, pads, strides)
     y, size = convolve(x, w, geometry, group, (VALUE, MAGNITUDE))
-    return _with_bias(y, b), _conv_bound(x, w, b, geometry, group, size)
+    return with_bias(y, b), _conv_bound(x, w, b, geometry, group, size)
 
 
 @products("Conv", since=1)
@@ -295,160 +295,3 @@ def conv_products(
 def _positions(where: Sequence[Array], offset: Sequence[int], geometry: Geometry) -> Iterator[Array]:
     for axis, position in enumerate(offset):
         yield (where[axis] * geometry.strides[axis] + position * geometry.dilations[axis])[:, None]
-
-
-@dataclass(frozen=True)
-class TransposedGeometry:
-    """Sizes of one transposed convolution: the full output before cropping, what is cropped, the result."""
-
-    kernel_shape: tuple[int, ...]
-    strides: tuple[int, ...]
-    dilations: tuple[int, ...]
-    full: tuple[int, ...]
-    begin: tuple[int, ...]
-    out: tuple[int, ...]
-
-
-def _transposed_geometry(
-    x: Array,
-    w: Array,
-    auto_pad: str,
-    dilations: Sequence[int] | None,
-    output_padding: Sequence[int] | None,
-    wanted: Sequence[int] | None,
-    pads: Sequence[int] | None,
-    strides: Sequence[int] | None,
-) -> TransposedGeometry:
-    """Spec: ConvTranspose; total_padding = stride·(D − 1) + output_padding + dilated kernel − output_shape."""
-    rank = x.ndim - 2
-    sizes = w.shape[2:]
-    steps = (1,) * rank if strides is None else tuple(strides)
-    spread = (1,) * rank if dilations is None else tuple(dilations)
-    extra = (0,) * rank if output_padding is None else tuple(output_padding)
-    natural = [steps[i] * (x.shape[2 + i] - 1) + (sizes[i] - 1) * spread[i] + 1 for i in range(rank)]
-    full = [natural[i] + extra[i] for i in range(rank)]
-    if wanted is not None and len(wanted) > 0:
-        wanted = list(wanted)[-rank:]
-    elif auto_pad in ("SAME_UPPER", "SAME_LOWER"):
-        wanted = [x.shape[2 + i] * steps[i] for i in range(rank)]
-    else:
-        both = [0] * 2 * rank if pads is None or auto_pad == "VALID" else list(pads)
-        out = [full[i] - both[i] - both[rank + i] for i in range(rank)]
-        return TransposedGeometry(tuple(sizes), steps, spread, tuple(full), tuple(both[:rank]), tuple(out))
-    totals = [full[i] - wanted[i] for i in range(rank)]
-    # The larger half of an odd total goes to the beginning unless auto_pad is SAME_UPPER (spec text of ConvTranspose).
-    begin = [total // 2 if auto_pad == "SAME_UPPER" else total - total // 2 for total in totals]
-    return TransposedGeometry(tuple(sizes), steps, spread, tuple(full), tuple(begin), tuple(wanted))
-
-
-def convolve_transposed(x: Array, w: Array, geometry: TransposedGeometry, group: int, precision: DType) -> Array:
-    """Transposed convolution without bias: (N, C, *D) and (C, M/group, *kernel) -> (N, M, *out)."""
-    N, C = x.shape[:2]
-    per_group = w.shape[1]
-    rank = len(geometry.out)
-    full = np.zeros(
-        (
-            N,
-            group,
-            per_group,
-            *(max(f, b + o) for f, b, o in zip(geometry.full, geometry.begin, geometry.out, strict=True)),
-        ),
-        precision,
-    )
-    images = x.reshape(N, group, C // group, -1).astype(precision, copy=False)
-    weight = w.reshape(group, C // group, per_group, *geometry.kernel_shape).astype(precision, copy=False)
-    for offset in itertools.product(*(range(size) for size in geometry.kernel_shape)):
-        part = np.matmul(weight[(..., *offset)].swapaxes(1, 2), images)  # (N, group, M / group, D)
-        target = tuple(
-            slice(p * d, p * d + (size - 1) * s + 1, s)
-            for p, d, s, size in zip(offset, geometry.dilations, geometry.strides, x.shape[2:], strict=True)
-        )
-        full[(..., *target)] += part.reshape(N, group, per_group, *x.shape[2:])
-    y = _window(full, geometry, rank)
-    return y.reshape(N, group * per_group, *geometry.out)
-
-
-def _window(full: Array, geometry: TransposedGeometry, rank: int) -> Array:
-    """Cut the result out of the full output; a negative beginning means zeros before it."""
-    low = [max(0, -b) for b in geometry.begin]
-    if any(low):
-        full = np.pad(full, [(0, 0)] * (full.ndim - rank) + [(p, p) for p in low])
-    cut = tuple(slice(b + p, b + p + o) for b, p, o in zip(geometry.begin, low, geometry.out, strict=True))
-    return np.ascontiguousarray(full[(..., *cut)])
-
-
-@kernel("ConvTranspose", since=1, linear_in=(0, 1), streams=True)
-def conv_transpose(
-    x: Array,
-    w: Array,
-    b: Array | None = None,
-    /,
-    *,
-    auto_pad: str = "NOTSET",
-    dilations: Sequence[int] | None = None,
-    group: int = 1,
-    kernel_shape: Sequence[int] | None = None,
-    output_padding: Sequence[int] | None = None,
-    output_shape: Sequence[int] | None = None,
-    pads: Sequence[int] | None = None,
-    strides: Sequence[int] | None = None,
-    precision: DType = np.float64,
-) -> Array:
-    """Transposed convolution (deconvolution): every input element adds a scaled filter to the output.
-
-    Args:
-        x: (N, C, D1, …, Dn).
-        w: (C, M / group, k1, …, kn).
-        b: (M,) or None.
-        auto_pad: NOTSET, VALID, SAME_UPPER or SAME_LOWER.
-        dilations: per spatial axis, 1 by default; so are `strides`.
-        group: number of groups.
-        kernel_shape: if given, the spatial shape of `w`.
-        output_padding: added to one side of the output, 0 by default.
-        output_shape: the spatial sizes wanted; padding then follows from it.
-        pads: beginnings, then ends, cut from the output.
-        strides: distance of neighbouring input elements in the output.
-        precision: float64, or float32 for a deviation.
-
-    Returns:
-        (N, M, o1, …, on).
-
-    Raises:
-        InvalidInputError: channels that do not go with `group`.
-
-    Spec: ConvTranspose, since 1
-    """
-    _check_channels("ConvTranspose", x, w, group)
-    geometry = _transposed_geometry(x, w, auto_pad, dilations, output_padding, output_shape, pads, strides)
-    return _with_bias(convolve_transposed(x, w, geometry, group, precision), b)
-
-
-@scale("ConvTranspose", since=1)
-def conv_transpose_scale(
-    y: Array,
-    x: Array,
-    w: Array,
-    b: Array | None = None,
-    /,
-    *,
-    auto_pad: str = "NOTSET",
-    dilations: Sequence[int] | None = None,
-    group: int = 1,
-    output_padding: Sequence[int] | None = None,
-    output_shape: Sequence[int] | None = None,
-    pads: Sequence[int] | None = None,
-    strides: Sequence[int] | None = None,
-) -> Scale:
-    """DOT on absolute values; C / group · prod(ceil(kernel / stride)) products meet in one element at most."""
-    geometry = _transposed_geometry(x, w, auto_pad, dilations, output_padding, output_shape, pads, strides)
-
-    def compute(single: Pass) -> Array:
-        return convolve_transposed(single.of(x), single.of(w), geometry, group, single.precision)
-
-    size = magnitude(compute, (x, w))
-    meets = math.prod(
-        k if d > 1 else -(-k // s)
-        for k, s, d in zip(geometry.kernel_shape, geometry.strides, geometry.dilations, strict=True)
-    )
-    bias = None if b is None else np.abs(b)
-    return Scale(_with_bias(size, bias), x.shape[1] // group * meets + (b is not None), Rule.DOT)

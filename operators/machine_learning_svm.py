@@ -24,104 +24,16 @@ from ._class_scores import (
     transformed,
     value_of,
 )
-from ._tracked import UNIFORM, Number, Tracked, matmul, through
+from ._svm_kernel import svm_kernel
+from ._tracked import UNIFORM, Number, Tracked, matmul
 from .registry import kernel, scale
 from .scale import Array, Rule, Scale
 from .transcendental import LIBRARY
 
 CLASSIFIER, REGRESSOR = "SVMClassifier", "SVMRegressor"
 
-KERNELS = ("LINEAR", "POLY", "RBF", "SIGMOID")
-
 FLAT = 1e-7
 """Probabilities are kept this far from 0 and 1 before they are coupled, as in LIBSVM."""
-
-
-@dataclass(frozen=True)
-class _Kernel:
-    """K(x, v) with its parameters.
-
-    Attributes:
-        kind: one of `KERNELS`.
-        gamma: γ; so are `coef0` and `degree`.
-    """
-
-    kind: str
-    gamma: float
-    coef0: float
-    degree: float
-
-    def __call__(self, x: Number, vectors: Array) -> Number:
-        """(N, F) and (V, F) -> (N, V): x·v, (γ x·v + c)^d, exp(−γ |x − v|²) or tanh(γ x·v + c)."""
-        if self.kind == "RBF":
-            return self._radial(x, vectors)
-        products = matmul(x, vectors.T, vectors.shape[1])
-        if self.kind == "LINEAR":
-            return products
-        inner = products * self.gamma + self.coef0
-        return self._power(inner) if self.kind == "POLY" else self._tanh(inner)
-
-    def _radial(self, x: Number, vectors: Array) -> Number:
-        values = value_of(x)
-        size = self._distance(values, vectors)
-        y = np.exp(-self.gamma * size)
-        if not isinstance(x, Tracked):
-            return y
-        slope = self._sensitivity(values, vectors)
-        # each difference is rounded at its own size, squared, added: F + 3 half-units of the sum; γ · and exp
-        own = y * (np.abs(self.gamma) * size * (vectors.shape[1] + 4) + LIBRARY)
-        entered = x.bound.max(axis=1, keepdims=True, initial=0) * slope * np.abs(self.gamma) * y
-        return Tracked(y, UNIFORM * (own**2 + entered**2), own + entered, np.abs(y))
-
-    @staticmethod
-    def _distance(x: Array, vectors: Array) -> Array:
-        """Σ (x − v)²: (N, V), without cancellation; by blocks of vectors."""
-        found = np.empty((len(x), len(vectors)), x.dtype).view(type(x))
-        step = max(1, BLOCK // max(1, x.size))
-        for start in range(0, len(vectors), step):
-            found[:, start : start + step] = ((x[:, None] - vectors[None, start : start + step]) ** 2).sum(axis=2)
-        return found
-
-    @staticmethod
-    def _sensitivity(x: Array, vectors: Array) -> Array:
-        """Σ 2 |x − v| <= 2 √F |x − v|₂."""
-        return 2 * np.sqrt(x.shape[1] * _Kernel._distance(x, vectors))
-
-    def _power(self, inner: Number) -> Number:
-        values = value_of(inner)
-        y = values**self.degree
-        if not isinstance(inner, Tracked):
-            return y
-        reach = inner.bound * UNIT
-        steepest = np.abs(self.degree) * (np.abs(values) + reach) ** (self.degree - 1)
-        own = LIBRARY + np.abs(self.degree)  # pow, or as many products
-        return through(inner, y, steepest, own * np.abs(y))
-
-    def _tanh(self, inner: Number) -> Number:
-        """Rounded at 1 where it is formed of exponentials."""
-        y = np.tanh(value_of(inner))
-        if not isinstance(inner, Tracked):
-            return y
-        nearest = np.tanh(np.maximum(np.abs(inner.value) - inner.bound * UNIT, 0.0))
-        return through(inner, y, 1 - nearest**2, LIBRARY * np.abs(y))
-
-
-BLOCK = 1 << 21
-"""Differences that are formed at a time."""
-
-
-def _kernel_of(op_type: str, kernel_type: str, kernel_params: Sequence[float] | None) -> _Kernel:
-    """The kernel function.
-
-    Raises:
-        InvalidAttributeError: another name, or no parameters where they are needed.
-    """
-    if kernel_type not in KERNELS:
-        raise InvalidAttributeError(f"{op_type}: kernel_type={kernel_type!r}; allowed are {', '.join(KERNELS)}")
-    if kernel_type != "LINEAR" and (not kernel_params or len(kernel_params) != 3):
-        raise InvalidAttributeError(f"{op_type}: kernel_params={kernel_params}; gamma, coef0 and degree are needed")
-    gamma, coef0, degree = (0.0, 0.0, 0.0) if kernel_type == "LINEAR" or not kernel_params else kernel_params
-    return _Kernel(kernel_type, gamma, coef0, degree)
 
 
 def _matrix(op_type: str, what: str, values: Sequence[float] | None, shape: tuple[int, int]) -> Array:
@@ -138,7 +50,7 @@ def _regression(x: Number, given: dict[str, Any]) -> Number:
     coefficients = given.get("coefficients")
     if n <= 0:
         return matmul(x, _matrix(REGRESSOR, "coefficients", coefficients, (features, 1)), features) + rho
-    function = _kernel_of(REGRESSOR, given.get("kernel_type", "LINEAR"), given.get("kernel_params"))
+    function = svm_kernel(REGRESSOR, given.get("kernel_type", "LINEAR"), given.get("kernel_params"))
     vectors = _matrix(REGRESSOR, "numbers of support_vectors", given.get("support_vectors"), (n, features))
     return _weighted(function(x, vectors), _matrix(REGRESSOR, "coefficients", coefficients, (n, 1))) + rho
 
@@ -211,7 +123,7 @@ def _decisions(x: Number, given: dict[str, Any], classes: int) -> tuple[Number, 
     if len(per_class) != classes:
         raise InvalidAttributeError(f"{CLASSIFIER}: vectors of {len(per_class)} classes, {classes} labels")
     total = sum(per_class)
-    function = _kernel_of(CLASSIFIER, given.get("kernel_type", "LINEAR"), given.get("kernel_params"))
+    function = svm_kernel(CLASSIFIER, given.get("kernel_type", "LINEAR"), given.get("kernel_params"))
     vectors = _matrix(CLASSIFIER, "numbers of support_vectors", given.get("support_vectors"), (total, features))
     alphas = _matrix(CLASSIFIER, "coefficients", given.get("coefficients"), (classes - 1, total))
     pairs = _pairs(classes)

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import onnx
 
-from ..errors import InvalidAttributeError, InvalidInputError
-from ._spilling import opened, overflows, powers_vanish, squares_spill, stage_type
+from ..errors import InvalidAttributeError
+from ._spilling import opened, powers_vanish, squares_spill, stage_type
 from .registry import kernel, scale
 from .rounding import half_unit
 from .scale import Array, Rule, Scale
@@ -32,7 +32,7 @@ def _moments(x: Array, axes: tuple[int, ...], epsilon: float) -> tuple[Array, Ar
     return mean, 1 / np.sqrt(variance + epsilon)
 
 
-def _spread(n: int) -> float:
+def mean_spread(n: int) -> float:
     """Deviation of z for means over n in any order: random rounding of n positive summands has sqrt(n) / 3."""
     return math.sqrt(1 + n / (9 * ROUNDINGS**2))
 
@@ -124,9 +124,9 @@ def layer_normalization_scale(
     cancellation = ((x**2).mean(axis=axes, keepdims=True) + mean**2) * inverse**2
     spilled = squares_spill(x, axes, stage_type(stash_type))
     return (
-        opened(Scale(size, n, Rule.COMPOSED, _spread(n)), spilled),
+        opened(Scale(size, n, Rule.COMPOSED, mean_spread(n)), spilled),
         opened(Scale(np.abs(x).mean(axis=axes, keepdims=True), n + 1, Rule.DOT), spilled),
-        opened(Scale(inverse * (cancellation / 2 + ROUNDINGS), n, Rule.COMPOSED, _spread(n)), spilled),
+        opened(Scale(inverse * (cancellation / 2 + ROUNDINGS), n, Rule.COMPOSED, mean_spread(n)), spilled),
     )
 
 
@@ -171,11 +171,11 @@ def rms_normalization_scale(
     The result has the type of the second input."""
     axes = _trailing(x, axis, "RMSNormalization")
     n = math.prod(x.shape[a] for a in axes)
-    found = Scale(np.abs(y) * ROUNDINGS * first_stage(stored[-1], stash_type), n, Rule.COMPOSED, _spread(n))
+    found = Scale(np.abs(y) * ROUNDINGS * first_stage(stored[-1], stash_type), n, Rule.COMPOSED, mean_spread(n))
     return opened(found, squares_spill(x, axes, stage_type(stash_type)))
 
 
-def _per_channel(values: Array, x: Array) -> Array:
+def per_channel(values: Array, x: Array) -> Array:
     return values.reshape(1, -1, *(1,) * (x.ndim - 2))
 
 
@@ -205,7 +205,7 @@ def instance_normalization(
     """
     axes = tuple(range(2, x.ndim))
     mean, inverse = _moments(x, axes, epsilon)
-    return (x - mean) * inverse * _per_channel(weight, x) + _per_channel(b, x)
+    return (x - mean) * inverse * per_channel(weight, x) + per_channel(b, x)
 
 
 @scale("InstanceNormalization", since=1)
@@ -222,8 +222,8 @@ def instance_normalization_scale(
     """COMPOSED: `standardized_magnitude` over the spatial axes, then as in LayerNormalization."""
     axes = tuple(range(2, x.ndim))
     n = math.prod(x.shape[2:])
-    size = standardized_magnitude(x, axes, epsilon) * np.abs(_per_channel(weight, x))
-    found = Scale(size + np.abs(_per_channel(b, x)) + np.abs(y), n, Rule.COMPOSED, _spread(n))
+    size = standardized_magnitude(x, axes, epsilon) * np.abs(per_channel(weight, x))
+    found = Scale(size + np.abs(per_channel(b, x)) + np.abs(y), n, Rule.COMPOSED, mean_spread(n))
     return opened(found, squares_spill(x, axes, stored[0]))
 
 
@@ -238,7 +238,7 @@ def _grouped(x: Array, num_groups: int) -> Array:
 def _group_normalized(x: Array, weight: Array, b: Array, num_groups: int, epsilon: float) -> Array:
     groups = _grouped(x, num_groups)
     mean, inverse = _moments(groups, (2,), epsilon)
-    return ((groups - mean) * inverse).reshape(x.shape) * _per_channel(weight, x) + _per_channel(b, x)
+    return ((groups - mean) * inverse).reshape(x.shape) * per_channel(weight, x) + per_channel(b, x)
 
 
 def _group_magnitude(
@@ -252,10 +252,10 @@ def _group_magnitude(
     dtype: np.dtype[Any] | None = None,
 ) -> Scale:
     groups = _grouped(x, num_groups)
-    size = stage * standardized_magnitude(groups, (2,), epsilon).reshape(x.shape) * np.abs(_per_channel(weight, x))
+    size = stage * standardized_magnitude(groups, (2,), epsilon).reshape(x.shape) * np.abs(per_channel(weight, x))
     n = groups.shape[2]
     spilled = np.broadcast_to(squares_spill(groups, (2,), dtype), groups.shape).reshape(x.shape)
-    return opened(Scale(size + np.abs(_per_channel(b, x)) + np.abs(y), n, Rule.COMPOSED, _spread(n)), spilled)
+    return opened(Scale(size + np.abs(per_channel(b, x)) + np.abs(y), n, Rule.COMPOSED, mean_spread(n)), spilled)
 
 
 @kernel("GroupNormalization", since=21)
@@ -329,208 +329,6 @@ def group_normalization_18_scale(
     return _group_magnitude(y, x, *scales, num_groups, epsilon, dtype=stored[0])
 
 
-def _batch_normalized(x: Array, weight: Array, b: Array, mean: Array, variance: Array, epsilon: float) -> Array:
-    if x.ndim < 1 or len({*weight.shape, *b.shape, *mean.shape, *variance.shape}) > 1:
-        raise InvalidInputError(f"BatchNormalization: statistics of unequal sizes for input of shape {x.shape}")
-    shape = (1, -1, *(1,) * (x.ndim - 2)) if x.ndim > 1 else (-1,)
-    weight, b, mean, variance = (v.reshape(shape) for v in (weight, b, mean, variance))
-    return (x - mean) / np.sqrt(variance + epsilon) * weight + b
-
-
-def _batch_magnitude(
-    y: Array, x: Array, weight: Array, b: Array, mean: Array, variance: Array, epsilon: float
-) -> Array:
-    """|γ| / sqrt(v + ε) · (|x| + |mean|), for x·a + (b − mean·a) as for (x − mean)·a + b, plus |b| and |y|."""
-    shape = (1, -1, *(1,) * (x.ndim - 2)) if x.ndim > 1 else (-1,)
-    factor = np.abs(weight) / np.sqrt(variance + epsilon)
-    return factor.reshape(shape) * (np.abs(x) + np.abs(mean).reshape(shape)) + np.abs(b).reshape(shape) + np.abs(y)
-
-
-BATCH_ROUNDINGS = 5
-"""sum, sqrt, quotient, product, sum: none of them repeats over elements."""
-
-
-@kernel("BatchNormalization", since=9)
-def batch_normalization(
-    x: Array,
-    weight: Array,
-    b: Array,
-    mean: Array,
-    var: Array,
-    /,
-    *,
-    epsilon: float = EPSILON,
-    momentum: float = MOMENTUM,
-    training_mode: int = 0,
-    output_count: int = 1,
-) -> Array | tuple[Array, ...]:
-    """Normalise every channel by stored statistics, or by the batch's own in training.
-
-    Args:
-        x: (N, C, D1, …, Dn) or (N,) with one channel.
-        weight: scale, (C,).
-        b: (C,).
-        mean: (C,).
-        var: (C,), population variance.
-        epsilon: added to the variance.
-        momentum: weight of the old statistics in the new running ones.
-        training_mode: use and return the batch's statistics.
-        output_count: 1 in inference.
-
-    Returns:
-        Y like `x`; in training also the running mean and variance, (C,).
-
-    Raises:
-        InvalidInputError: statistics of unequal sizes.
-
-    Spec: BatchNormalization, since 9
-    """
-    if not training_mode and output_count == 1:
-        return _batch_normalized(x, weight, b, mean, var, epsilon)
-    axes = (0, *range(2, x.ndim))
-    batch_mean, batch_var = x.mean(axis=axes), x.var(axis=axes)
-    y = _batch_normalized(x, weight, b, batch_mean, batch_var, epsilon)
-    running = (mean * momentum + batch_mean * (1 - momentum), var * momentum + batch_var * (1 - momentum))
-    return (y, *running, batch_mean, batch_var)[:output_count]
-
-
-@scale("BatchNormalization", since=9)
-def batch_normalization_scale(
-    y: Array | tuple[Array, ...],
-    x: Array,
-    weight: Array,
-    b: Array,
-    mean: Array,
-    var: Array,
-    /,
-    *,
-    epsilon: float = EPSILON,
-    momentum: float = MOMENTUM,
-    training_mode: int = 0,
-    stored: Sequence[np.dtype[Any] | None] = (None,),
-) -> Scale | tuple[Scale, ...]:
-    """COMPOSED: affine with |x| and |mean| before they cancel; in training as InstanceNormalization over the batch."""
-    if not isinstance(y, tuple):
-        if not training_mode:
-            size = _batch_magnitude(y, x, weight, b, mean, var, epsilon)
-            return Scale(size, BATCH_ROUNDINGS, Rule.COMPOSED)
-        y = (y,)
-    axes = (0, *range(2, x.ndim))
-    n = x.size // max(1, x.shape[1])
-    size = standardized_magnitude(x, axes, epsilon) * np.abs(_per_channel(weight, x)) + np.abs(y[0])
-    spilled = squares_spill(x, axes, stored[0], keepdims=False)
-    first = Scale(size + np.abs(_per_channel(b, x)), n, Rule.COMPOSED, _spread(n))
-    first = opened(first, _per_channel(spilled, x))
-    new_mean = np.abs(x).mean(axis=axes)
-    new_var = (x**2).mean(axis=axes) + x.mean(axis=axes) ** 2
-    running = (np.abs(mean) * momentum + new_mean * (1 - momentum), np.abs(var) * momentum + new_var * (1 - momentum))
-    sizes = (*running, new_mean, new_var)
-    rest = (opened(Scale(size, n, Rule.COMPOSED, _spread(n)), spilled) for size in sizes)
-    return (first, *rest)[: len(y)]
-
-
-@kernel("BatchNormalization", since=1)
-def batch_normalization_1(
-    x: Array,
-    weight: Array,
-    b: Array,
-    mean: Array,
-    var: Array,
-    /,
-    *,
-    epsilon: float = EPSILON,
-    momentum: float = MOMENTUM,
-    spatial: int = 1,
-    is_test: int = 0,
-    consumed_inputs: Sequence[int] | None = None,
-) -> Array:
-    """Inference by stored statistics; `spatial`=0 has one statistic per activation instead of per channel.
-
-    Spec: BatchNormalization, since 1 (7 drops is_test and consumed_inputs)
-    """
-    if spatial:
-        return _batch_normalized(x, weight, b, mean, var, epsilon)
-    return (x - mean) / np.sqrt(var + epsilon) * weight + b
-
-
-@scale("BatchNormalization", since=1)
-def batch_normalization_1_scale(
-    y: Array,
-    x: Array,
-    weight: Array,
-    b: Array,
-    mean: Array,
-    var: Array,
-    /,
-    *,
-    epsilon: float = EPSILON,
-    spatial: int = 1,
-) -> Scale:
-    """COMPOSED: as since 9."""
-    if spatial:
-        return Scale(_batch_magnitude(y, x, weight, b, mean, var, epsilon), BATCH_ROUNDINGS, Rule.COMPOSED)
-    factor = np.abs(weight) / np.sqrt(var + epsilon)
-    return Scale(factor * (np.abs(x) + np.abs(mean)) + np.abs(b) + np.abs(y), BATCH_ROUNDINGS, Rule.COMPOSED)
-
-
-def _square_sum(x: Array, size: int) -> Array:
-    """Σ x² over `size` neighbouring channels, the larger half of an even window after the element."""
-    before = (size - 1) // 2
-    channels = x.shape[1]
-    padded = np.zeros((x.shape[0], channels + size - 1, *x.shape[2:]))
-    padded[:, before : before + channels] = x**2
-    total = np.zeros_like(x)
-    for shift in range(size):
-        total += padded[:, shift : shift + channels]
-    return total
-
-
-@kernel("LRN", since=1)
-def lrn(
-    x: Array,
-    /,
-    *,
-    size: int,
-    alpha: float = float(np.float32(1e-4)),
-    beta: float = 0.75,
-    bias: float = 1.0,
-) -> Array:
-    """Divide by a power of the mean square of neighbouring channels.
-
-    Args:
-        x: (N, C, D1, …, Dn).
-        size: number of channels summed over; the larger half of an even size comes after the element.
-        alpha: factor of the sum, divided by `size`.
-        beta: exponent.
-        bias: added to the sum.
-
-    Returns:
-        Like `x`.
-
-    Spec: LRN, since 1
-    """
-    return x / (bias + alpha / size * _square_sum(x, size)) ** beta
-
-
-@scale("LRN", since=1)
-def lrn_scale(
-    y: Array,
-    x: Array,
-    /,
-    *,
-    size: int,
-    alpha: float = float(np.float32(1e-4)),
-    beta: float = 0.75,
-    bias: float = 1.0,
-    stored: Sequence[np.dtype[Any] | None] = (None,),
-) -> Scale:
-    """COMPOSED: the base carries `size` + 3 roundings, raised to beta; a power b^β adds 2 |β ln b| + 4."""
-    squares = _square_sum(x, size)
-    base = bias + alpha / size * squares
-    roundings = np.abs(beta) * (1 + ROUNDINGS) + 2 * np.abs(beta * np.log(base)) + ROUNDINGS
-    return opened(Scale(np.abs(y) * roundings, size, Rule.COMPOSED), overflows(squares, stored[0]))
-
-
 @kernel("MeanVarianceNormalization", since=1)
 def mean_variance_normalization(
     x: Array, /, *, axes: Sequence[int] = (0, 2, 3), across_channels: int = 0, normalize_variance: int = 1
@@ -575,47 +373,4 @@ def mean_variance_normalization_scale(
     if stored[0] is not None:  # the text's formula, without the epsilon of the function body, conforms as well
         size = size + np.abs(d / np.maximum(deviation, 1e-300) - y) / half_unit(float_format(stored[0]))
     vanished = powers_vanish(d**2, over, stored[0])
-    return opened(Scale(size, n, Rule.COMPOSED, _spread(n)), squares_spill(x, over, stored[0]) | vanished)
-
-
-@kernel("LpNormalization", since=1)
-def lp_normalization(x: Array, /, *, axis: int = -1, p: int = 2) -> Array:
-    """Divide by the p-norm along `axis`; a norm of zero gives zero.
-
-    Args:
-        x: any shape.
-        axis: the axis of the norm.
-        p: 1 or 2.
-
-    Returns:
-        Like `x`.
-
-    Raises:
-        InvalidAttributeError: `p` is neither 1 nor 2.
-
-    Spec: LpNormalization, since 1
-    """
-    if p not in (1, 2):
-        raise InvalidAttributeError(f"LpNormalization: p={p}; allowed: 1, 2")
-    powers = np.abs(x) if p == 1 else x * x
-    norm = powers.sum(axis=axis, keepdims=True)
-    norm = norm if p == 1 else np.sqrt(norm)
-    return np.divide(x, norm, out=np.zeros_like(x), where=norm != 0)
-
-
-@scale("LpNormalization", since=1)
-def lp_normalization_scale(
-    y: Array,
-    x: Array,
-    /,
-    *,
-    axis: int = -1,
-    p: int = 2,
-    stored: Sequence[np.dtype[Any] | None] = (None,),
-) -> Scale:
-    """COMPOSED: relative roundings of a positive sum, its root and the quotient."""
-    n, powers = x.shape[axis], np.abs(x) ** p
-    spilled = overflows(powers.sum(axis=axis, keepdims=True), stored[0]) | powers_vanish(powers, (axis,), stored[0])
-    return opened(
-        Scale(np.abs(y) * ROUNDINGS, n, Rule.COMPOSED, _spread(n)), spilled & (x != 0).any(axis, keepdims=True)
-    )
+    return opened(Scale(size, n, Rule.COMPOSED, mean_spread(n)), squares_spill(x, over, stored[0]) | vanished)
