@@ -40,11 +40,25 @@ def _as_stored(value: Array, x: Array) -> Array:
 
 
 def _mean(x: Array, axes: Axes, keepdims: bool) -> Array:
-    total, count = _add(x, axes, keepdims), _count(x, axes)
+    count = _count(x, axes)
     if x.dtype.kind == "f":
-        return np.asarray(total / np.float64(count))
+        return np.asarray(_add(x, axes, keepdims) / np.float64(count))
+    total = _exact_sum(x, axes, keepdims)
     quotient = np.abs(total) // max(count, 1)
     return _as_stored(np.where(total < 0, -quotient, quotient), x)
+
+
+def _exact_sum(x: Array, axes: Axes, keepdims: bool) -> Array:
+    """Sums of integers as Python's own, which know no overflow: a mean is in the range of what it is of."""
+    if x.dtype.itemsize < 8:
+        return np.asarray(np.sum(x, axis=axes, keepdims=keepdims, dtype=np.int64), object)
+    halves = (x >> HALF, x & ((1 << HALF) - 1))
+    high, low = (np.asarray(np.sum(half, axis=axes, keepdims=keepdims, dtype=np.int64), object) for half in halves)
+    return np.asarray(high * (1 << HALF) + low)
+
+
+HALF = 32
+"""Bits of half an int64: sums of 2^31 halves fit into one."""
 
 
 def _lowest(dtype: np.dtype[Any]) -> Any:
@@ -75,12 +89,17 @@ def _sum_square(x: Array, axes: Axes, keepdims: bool) -> Array:
     return _add(x * x, axes, keepdims)
 
 
+def _wide(x: Array) -> Array:
+    """Integers as float64: what follows a sum is in their range where the sum is not."""
+    return x if x.dtype.kind == "f" else x.astype(np.float64)
+
+
 def _l2(x: Array, axes: Axes, keepdims: bool) -> Array:
-    return _as_stored(np.sqrt(_sum_square(x, axes, keepdims)), x)
+    return _as_stored(np.sqrt(_sum_square(_wide(x), axes, keepdims)), x)
 
 
 def _log_sum(x: Array, axes: Axes, keepdims: bool) -> Array:
-    return _as_stored(np.log(_add(x, axes, keepdims)), x)
+    return _as_stored(np.log(_add(_wide(x), axes, keepdims)), x)
 
 
 def _peak(x: Array, axes: Axes) -> Array:
@@ -233,10 +252,22 @@ def _register(op_type: str, reduction: Reduction) -> None:
 
 
 def _scale(reduction: Reduction, y: Array, x: Array, axes: Axes, keepdims: bool, dtype: np.dtype[Any] | None) -> Scale:
+    if y.dtype.kind in "iu":
+        return Scale(np.zeros(()), _out_of_range(reduction.body, y.dtype, x, axes, keepdims), Rule.EXACT)
     if reduction.scale is None or y.dtype.kind != "f":
         return Scale(np.zeros(()), 0, Rule.EXACT)
     found = reduction.scale(y, x, axes, keepdims)
     return found if reduction.spills is None else opened(found, reduction.spills(x, axes, keepdims, dtype))
+
+
+def _out_of_range(body: Body, dtype: np.dtype[Any], x: Array, axes: Axes, keepdims: bool) -> Array:
+    """Infinite where integers do not hold the result: whether it wraps or saturates is not specified; else 0."""
+    if body in (_max, _min, _mean):
+        return np.zeros(())
+    with np.errstate(all="ignore"):
+        value = np.asarray(body(x.astype(np.float64), axes, keepdims))
+        inside = (value > float(_lowest(dtype)) - 1) & (value < float(_highest(dtype)) + 1)
+    return np.where(inside, 0.0, np.inf)
 
 
 for _op_type, _reduction in REDUCTIONS.items():

@@ -105,6 +105,33 @@ def test_integers_stay_in_their_type_and_divide_toward_zero(dtype: type[np.integ
         assert int(call("ReduceMean", -x, opset=18, keepdims=0)) == -4
 
 
+@pytest.mark.parametrize("dtype", [np.int32, np.int64, np.uint32, np.uint64])
+def test_mean_of_integers_whose_sum_overflows_is_their_mean(dtype: type[np.integer]) -> None:
+    largest, lowest = int(np.iinfo(dtype).max), int(np.iinfo(dtype).min)
+    x = np.array([[largest, largest, largest], [largest, largest - 2, largest - 4], [lowest, lowest, largest]], dtype)
+    y = call("ReduceMean", x, np.array([1]), opset=18, keepdims=0)
+    negative = 2 * lowest + largest < 0
+    last = -(-(2 * lowest + largest) // 3) if negative else (2 * lowest + largest) // 3
+    assert y.tolist() == [largest, largest - 2, last]
+    with np.errstate(over="ignore"):
+        wrapped = np.sum(x, axis=1, dtype=dtype) // dtype(3)
+    assert beyond(wrapped, "ReduceMean", x, np.array([1]), opset=18, keepdims=0) > 0
+
+
+@pytest.mark.parametrize("op_type", ["ReduceSum", "ReduceProd", "ReduceSumSquare", "ReduceL1"])
+def test_integers_beyond_their_type_are_left_open_and_others_are_not(op_type: str) -> None:
+    x = np.array([[2**30, 2**30, 2], [3, 4, 5]], np.int32)
+    y = call(op_type, x, np.array([1]), opset=18, keepdims=0)
+    saturated = np.array([2**31 - 1, y[1]], np.int32)
+    assert beyond(saturated, op_type, x, np.array([1]), opset=18, keepdims=0) == 0
+    assert beyond(y, op_type, x, np.array([1]), opset=18, keepdims=0) == 0
+    assert beyond(saturated + np.array([0, 1], np.int32), op_type, x, np.array([1]), opset=18, keepdims=0) == 1
+
+
+def test_root_of_a_sum_of_squares_that_overflows_is_their_norm() -> None:
+    assert call("ReduceL2", np.array([60_000, 80_000], np.int32), opset=18, keepdims=0) == 100_000
+
+
 def test_max_and_min_take_bytes_booleans_infinities_and_nan() -> None:
     assert call("ReduceMax", np.array([False, True]), opset=20, keepdims=0).dtype == np.bool_
     assert not call("ReduceMin", np.array([False, True]), opset=20, keepdims=0)
