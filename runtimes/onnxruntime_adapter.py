@@ -1,4 +1,4 @@
-"""ONNX Runtime, from 1.10 on; see `worker.py` for the contract of an adapter.
+"""ONNX Runtime, from 1.3 on; see `worker.py` for the contract of an adapter.
 
 `options["extra"]` may hold: `session_config` (entries of SessionOptions.add_session_config_entry), `provider_options`
 (of the provider asked for, {"use_tf32": "0"} for instance), `log_severity` (0 verbose … 4 fatal), `log_verbosity`,
@@ -77,6 +77,7 @@ UNSUPPORTED = (
     "Could not find an implementation",
     "is not a registered function/op",
     "Unsupported model IR version",
+    "Unknown model file format version",
     "only *guarantees* support for models stamped with official released onnx opset versions",
     "is under development and support for this is limited",
     "No Op registered for",
@@ -84,6 +85,10 @@ UNSUPPORTED = (
     "Invalid tensor data type",
 )
 """What ONNX Runtime says when it does not implement an operator, a type, an IR version or an opset."""
+
+ORT_VALUE = getattr(onnxruntime, "OrtValue", ())
+SPARSE_TENSOR = getattr(onnxruntime, "SparseTensor", ())
+"""Classes of newer versions; of none where there are none."""
 
 _NATIVE = vars(importlib.import_module("onnxruntime.capi.onnxruntime_pybind11_state"))
 ERRORS = (
@@ -138,9 +143,9 @@ def make_session(model_path, options, provider, profile_folder):
 def start_session(model_path, options, provider, profile_folder, config):
     """Make an InferenceSession without any fallback of its own to another provider."""
     provider_options = dict(options["extra"].get("provider_options", {}))
-    providers = [(provider, provider_options)]
+    providers = [(provider, provider_options)] if provider_options else [provider]  # pairs since 1.7
     if provider != PROVIDERS["cpu"]:
-        providers.append((PROVIDERS["cpu"], {}))
+        providers.append(PROVIDERS["cpu"])
     arguments = {"sess_options": session_options(options, profile_folder, config), "providers": providers}
     if options["disabled_optimizers"]:
         arguments["disabled_optimizers"] = list(options["disabled_optimizers"])
@@ -219,6 +224,10 @@ class OnnxRuntimeSession:
         raw = any(is_raw(value) for value in feeds.values()) or any(self._outputs.get(n) in RAW_TYPES for n in names)
         if not raw and not self._is_plain(feeds, names):
             return lambda: self._session.run(names, feeds)
+        if not hasattr(self._session, "run_with_ort_values"):  # before 1.9
+            if raw:
+                raise NotImplementedError(f"onnxruntime {onnxruntime.__version__} takes NumPy's own types only")
+            return lambda: self._session.run(names, feeds)
         values = {name: make_ort_value(name, value, self._inputs.get(name)) for name, value in feeds.items()}
         return lambda: self._session.run_with_ort_values(names, values)
 
@@ -290,8 +299,8 @@ def make_raw_value(tensor):
 
 def read(value):
     """What the host is sent: an array over ONNX Runtime's own memory where the type allows it."""
-    if not isinstance(value, onnxruntime.OrtValue):
-        if isinstance(value, onnxruntime.SparseTensor):
+    if not isinstance(value, ORT_VALUE):
+        if isinstance(value, SPARSE_TENSOR):
             raise NotImplementedError("sparse outputs are not read")
         return value
     kind = value.data_type()

@@ -12,6 +12,7 @@ import pytest
 from onnx import TensorProto, external_data_helper, helper, numpy_helper
 
 from onnx_arch.errors import InvalidArgumentError, RaisedByRuntimeError, UnsupportedByRuntimeError
+from onnx_arch.runtimes import onnxruntime_adapter as adapter
 from onnx_arch.runtimes.onnxruntime_adapter import pack, unpack
 from onnx_arch.runtimes.process import Worker, open_session
 from onnx_arch.runtimes.session import RuntimeOptions
@@ -321,3 +322,54 @@ def test_file_that_is_no_model_is_an_error(content, worker, tmp_path) -> None:
 def test_operator_that_the_reference_lacks_is_unsupported(reference, save_model) -> None:
     with pytest.raises(UnsupportedByRuntimeError, match="NoSuchOperator"):
         reference.load(save_model([helper.make_node("NoSuchOperator", ["x"], ["y"])]))
+
+
+OPTIONS = {
+    "provider": "cpu",
+    "optimization": "all",
+    "threads": 1,
+    "deterministic": False,
+    "disabled_optimizers": [],
+    "profile": False,
+    "optimized_model_path": None,
+    "extra": {},
+}
+
+
+class _Declared:
+    """An input or output as a session declares it."""
+
+    name, type, shape = "x", "tensor(float)", (1,)
+
+
+class OldSession:
+    """What InferenceSession was before 1.7: providers are names, and tensors pass as NumPy's."""
+
+    def __init__(self, path: str, sess_options: Any = None, providers: Any = ()) -> None:
+        if not all(isinstance(provider, str) for provider in providers):
+            raise TypeError("incompatible function arguments")
+
+    def get_inputs(self) -> list[_Declared]:
+        return [_Declared()]
+
+    get_outputs = get_inputs
+
+    def get_providers(self) -> list[str]:
+        return ["CPUExecutionProvider"]
+
+    def disable_fallback(self) -> None:
+        pass
+
+    def run(self, _names: list[str], feeds: dict[str, Any]) -> list[Any]:
+        return [2 * feeds["x"]]
+
+
+def test_version_before_providers_had_options_runs(monkeypatch) -> None:
+    monkeypatch.setattr(adapter.onnxruntime, "InferenceSession", OldSession)
+    monkeypatch.setattr(adapter, "ORT_VALUE", ())
+    monkeypatch.setattr(adapter, "SPARSE_TENSOR", ())
+    session = adapter.load("model.onnx", OPTIONS)
+    np.testing.assert_array_equal(session.run({"x": np.ones(1, np.float32)}, ["x"])["x"], 2)
+    raw = adapter.RawTensor("bfloat16", np.zeros(1, np.uint16))
+    with pytest.raises(NotImplementedError, match="NumPy's own types"):
+        session.run({"x": raw}, None)
