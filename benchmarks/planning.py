@@ -11,7 +11,7 @@ from typing import Any
 
 from ..errors import InvalidArgumentError
 from ..graphs.feeds import random_feeds, required_inputs
-from ..graphs.loading import BUNDLE_MODEL, load_model
+from ..graphs.loading import BUNDLE_MODEL, load_model, model_name
 from ..graphs.model import Model, TensorSpec
 from ..graphs.symbols import resolve
 from ..graphs.test_data import read_test_data
@@ -73,11 +73,6 @@ def plan(path: Path, request: Request) -> list[Job]:
     )
     known = _test_data(model)
     return [_with_batch(base, model, request, known, batch) for batch in dict.fromkeys(request.batches or (None,))]
-
-
-def model_name(file: Path) -> str:
-    """Name for the reader: the bundle's folder, or the file without its suffix."""
-    return file.resolve().parent.name if file.name == BUNDLE_MODEL else file.stem
 
 
 def other_side(request: Request, options: RuntimeOptions, model_file: Path) -> RuntimeOptions:

@@ -127,6 +127,7 @@ def find_models(word: str, preset: str, seed: int, temporary: ExitStack) -> list
         UnknownEntryError: none of these.
     """
     from ..architectures.registry import listings  # noqa: PLC0415 - only where models are looked for
+    from ..graphs.loading import models_in  # noqa: PLC0415 - as above
 
     path = Path(word)
     if path.exists():
@@ -141,12 +142,6 @@ def find_models(word: str, preset: str, seed: int, temporary: ExitStack) -> list
 
 def _file(path: Path) -> Path:
     return path / "model.onnx" if path.is_dir() else path
-
-
-def models_in(path: Path) -> list[Path]:
-    """The model itself, or the models of a bundle with several graphs."""
-    several = sorted(path.glob("*/model.onnx")) if path.is_dir() and not (path / "model.onnx").exists() else []
-    return several or [path]
 
 
 def export_to(folder: Path, name: str, preset: str, seed: int) -> Path:

@@ -21,6 +21,7 @@ import numpy as np
 
 from ..errors import InvalidInputError, MissingKernelError, RuntimeFailure, RuntimeUnavailableError
 from ..graphs.evaluation import free_values, last_uses, propagated_spread
+from ..graphs.loading import BUNDLE_MODEL, model_name
 from ..graphs.memory import available_memory, ensure_fits
 from ..graphs.model import Model, Node
 from ..operators.scale import Array
@@ -141,7 +142,7 @@ def _header(model: Model, request: CheckRequest, untouched: OwnRun) -> Header:
     options = request.options
     return Header(
         command=request.command,
-        model=model.path.name,
+        model=model_name(model.path) if model.path.name == BUNDLE_MODEL else model.path.name,
         model_sha256=model.sha256,
         environment={**describe(), "runtime_versions": dict(untouched.versions)},
         options={

@@ -91,18 +91,18 @@ def parse_line(line: str, where: str) -> dict[str, Any]:
     return fields
 
 
-def read_records(
+def read_runs(
     source: Source, decode: Callable[[dict[str, Any], str], Record], header: type, footer: type
-) -> list[Record]:
-    """Every line of `source` as a record: one of type `header` first, rows, at most one of type `footer` last.
+) -> list[list[Record]]:
+    """The runs in `source`: of each a record of type `header`, rows, and one of type `footer`, which the last may lack.
 
     A last line that was cut off in the middle (it has no newline and is not whole) is dropped.
 
     Args:
         source: a path, or an open text stream.
         decode: makes a record of a parsed line and of how messages call the line.
-        header: type of the first record.
-        footer: type of the last.
+        header: type of the first record of a run.
+        footer: type of its last.
 
     Raises:
         StreamError: unreadable, not JSON lines, refused by `decode`, or out of order.
@@ -111,12 +111,15 @@ def read_records(
     records = list(_decoded(name, read_text(source), decode))
     if not records or not isinstance(records[0], header):
         raise StreamError(f"{name}, line 1: the first line must be a header")
+    runs = [[records[0]]]
     for number, (before, record) in enumerate(itertools.pairwise(records), start=2):
+        if isinstance(record, header) != isinstance(before, footer):
+            fault = "a second header before a" if isinstance(record, header) else "only a header can follow the"
+            raise StreamError(f"{name}, line {number}: {fault} footer")
         if isinstance(record, header):
-            raise StreamError(f"{name}, line {number}: a second header; give each run its own file")
-        if isinstance(before, footer):
-            raise StreamError(f"{name}, line {number}: nothing can follow the footer")
-    return records
+            runs.append([])
+        runs[-1].append(record)
+    return runs
 
 
 def validated(cls: type[Record], fields: Mapping[str, Any], where: str) -> Record:

@@ -1,5 +1,7 @@
 """The results of a check as JSON lines: one header, one row per judged thing as it comes, one footer.
 
+The check of a bundle with several graphs is as many such runs, one after another in one file.
+
 A file is written line by line beside its final name, as ``FILE.partial``, and gets its name when the footer of a
 complete run is in it. So a crash loses nothing that was computed, and a file that bears its final name is whole. A
 stream without a footer, or with one that says ``"complete": false``, is a truncated run.
@@ -21,7 +23,7 @@ from types import TracebackType
 from typing import Any, Self, TextIO, cast
 
 from ..errors import StreamError
-from .json_lines import Source, encode_line, read_records, source_name, to_plain, validated
+from .json_lines import Source, encode_line, read_runs, source_name, to_plain, validated
 from .results import FORMAT_VERSION, Footer, Header, NodeResult
 
 Record = Header | NodeResult | Footer
@@ -77,12 +79,14 @@ class StreamWriter:
 
     Args:
         target: a path, or an open text stream.
+        runs: headers and footers that will be written.
 
     Raises:
         StreamError: the file cannot be written, or lines come in the wrong order.
     """
 
-    def __init__(self, target: Source) -> None:
+    def __init__(self, target: Source, runs: int = 1) -> None:
+        self._runs_left = runs
         self._path = Path(target) if isinstance(target, str | os.PathLike) else None
         self._file: TextIO | None = None if isinstance(target, str | os.PathLike) else target
         self._in_place = self._path is None or _is_special(self._path)
@@ -114,6 +118,7 @@ class StreamWriter:
         except OSError as error:
             raise self._refused(error) from error
         self._last = record
+        self._runs_left -= isinstance(record, Footer) and record.complete
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -135,7 +140,7 @@ class StreamWriter:
         if self._path is None or self._file is None:
             return
         self._file.close()
-        if not self._in_place and isinstance(self._last, Footer) and self._last.complete:
+        if not self._in_place and not self._runs_left:
             unfinished = partial_path(self._path)
             os.replace(unfinished, os.path.realpath(self._path))
             _older(unfinished).unlink(missing_ok=True)
@@ -151,16 +156,29 @@ class StreamWriter:
         return open(unfinished, "w", encoding="utf-8", newline="\n")
 
     def _check_order(self, record: Record) -> None:
-        if isinstance(record, Header) != (self._last is None):
-            raise StreamError(f"cannot write {self._name}: a stream has one header, before all other lines")
-        if isinstance(self._last, Footer):
+        begins = self._last is None or (isinstance(self._last, Footer) and self._runs_left > 0)
+        if isinstance(self._last, Footer) and not isinstance(record, Header):
             raise StreamError(f"cannot write {self._name}: nothing can follow the footer")
+        if isinstance(record, Header) != begins:
+            raise StreamError(f"cannot write {self._name}: a run has one header, before all other lines")
 
 
 def read_stream(source: Source) -> Stream:
-    """Read a stream whole.
+    """Read a file of one run whole.
 
-    A last line that was cut off in the middle (it has no newline and is not whole) is dropped: such a stream has no
+    Raises:
+        StreamError: as `read_streams`, or it holds several runs.
+    """
+    first, *others = read_streams(source)
+    if others:
+        raise StreamError(f"{source_name(source)} holds {1 + len(others)} runs; one is expected here")
+    return first
+
+
+def read_streams(source: Source) -> list[Stream]:
+    """Read every run of a file.
+
+    A last line that was cut off in the middle (it has no newline and is not whole) is dropped: such a run has no
     footer and counts as truncated.
 
     Args:
@@ -170,13 +188,16 @@ def read_stream(source: Source) -> Stream:
         StreamError: unreadable, not JSON lines, a line of an unknown kind or with an unfit value, or another format
             version; the message names the file and the line.
     """
-    records = read_records(source, _decode, Header, Footer)
+    return [_stream(records, source_name(source)) for records in read_runs(source, _decode, Header, Footer)]
+
+
+def _stream(records: list[Record], source: str) -> Stream:
     rows = tuple(record for record in records if isinstance(record, NodeResult))
     footer = records[-1] if isinstance(records[-1], Footer) else None
-    return Stream(cast(Header, records[0]), rows, footer, source_name(source))
+    return Stream(cast(Header, records[0]), rows, footer, source)
 
 
-def resumable_rows(path: str | os.PathLike[str], header: Header) -> dict[str, NodeResult]:
+def resumable_rows(path: str | os.PathLike[str], header: Header, graphs: int = 1) -> dict[str, NodeResult]:
     """Rows of an earlier run that the run described by `header` need not judge again, by name of the node or case.
 
     Rows of the model's own outputs are left out: they are judged anew.
@@ -184,12 +205,17 @@ def resumable_rows(path: str | os.PathLike[str], header: Header) -> dict[str, No
     Args:
         path: the stream of the earlier run; where it does not exist, its unfinished ``.partial`` is taken.
         header: the header of the run that is to go on.
+        graphs: of the bundle that is checked; the earlier run may have ended before it came to this one.
 
     Raises:
         StreamError: unreadable, or of another model, other options or other versions; the message says which.
     """
     unfinished = partial_path(path)
-    earlier = read_stream(unfinished if unfinished.exists() and not Path(path).exists() else path)
+    runs = read_streams(unfinished if unfinished.exists() and not Path(path).exists() else path)
+    of_this_graph = [run for run in runs if run.header.model_sha256 == header.model_sha256]
+    if graphs > len(runs) and not of_this_graph:
+        return {}
+    earlier = (of_this_graph or runs)[0]
     ours, theirs = _identity(header), _identity(earlier.header)
     for key in (*ours, *(key for key in theirs if key not in ours)):
         if ours.get(key) != theirs.get(key):

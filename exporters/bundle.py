@@ -23,10 +23,9 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ExportError, InvalidArgumentError, InvalidModelError
+from ..graphs.loading import MANIFEST
 from .proof import WRONG, GraphProof, Standing, worst
 
-MANIFEST = "manifest.json"
-MODEL = "model.onnx"
 TEST_DATA = "test_data_set_0"
 FORMAT = "onnx-arch bundle"
 FORMAT_VERSION = 1

@@ -12,7 +12,8 @@ from typing import Any
 
 from .. import __version__
 from ..architectures.specification import GraphSpec
-from .bundle import MODEL, TEST_DATA, Bundle
+from ..graphs.loading import BUNDLE_MODEL
+from .bundle import TEST_DATA, Bundle
 from .proof import LARGEST_RMS_Z, GraphProof, Standing, Trial
 from .provenance import COMPUTED, Origin, unused_parameters
 from .proving import Exported
@@ -45,7 +46,7 @@ def describe_graph(exported: Exported, proof: GraphProof, folder: str) -> dict[s
     tested = [shape.sizes for shape in proof.shapes if shape.graph.standing is Standing.PASSED]
     entry: dict[str, Any] = {
         "name": spec.name,
-        "model": folder + MODEL,
+        "model": folder + BUNDLE_MODEL,
         "test_data": folder + TEST_DATA,
         "inputs": [_port(name, array, trace.dims[name]) for name, array in first.feeds.items()],
         "outputs": [_port(name, array, trace.dims[name]) for name, array in first.stored.items()],

@@ -16,13 +16,13 @@ from torch import nn
 
 from ..architectures.specification import GraphSpec
 from ..errors import ExportError
+from ..graphs.loading import BUNDLE_MODEL
 from ..graphs.test_data import tensor_proto
 from ..operators.mapped import keep_heap_small
 from .arrays import numpy_view, torch_dtype
 from .bundle import (
     FORMAT,
     FORMAT_VERSION,
-    MODEL,
     TEST_DATA,
     Bundle,
     Staged,
@@ -263,13 +263,13 @@ def _write_graph(
     with clock.stage("write"):
         staged.check_space(weight_bytes(translation.model))
         release = subject.shelf.release_array
-        files = write_model(translation.model, folder / MODEL, external=request.external_data, release=release)
+        files = write_model(translation.model, folder / BUNDLE_MODEL, external=request.external_data, release=release)
         files += write_test_data(folder / TEST_DATA, cases[0])
         trace, written = _write_recipes(translation, module, request.opset, folder / RECIPES)
         files += written
     prefix = "" if folder == staged.folder else f"{spec.name}/"
     stored = torch_dtype(subject.dtype)
-    exported = Exported(spec, module, stored, trace, folder / MODEL, cases, refused, subject.shelf)
+    exported = Exported(spec, module, stored, trace, folder / BUNDLE_MODEL, cases, refused, subject.shelf)
     return exported, tuple(replace(file, name=prefix + file.name) for file in files)
 
 

@@ -21,6 +21,7 @@ from .validation import check_graph, check_header, opset_versions
 from .wire import lean_model
 
 BUNDLE_MODEL = "model.onnx"
+MANIFEST = "manifest.json"
 LARGEST_PROTOBUF = 2**31 - 1
 """Bytes of one protobuf message; larger models keep their weights as external data."""
 
@@ -47,6 +48,21 @@ def load_model(path: Path) -> Model:
 def one_line(message: str) -> str:
     """A message without line breaks and control characters."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in " ".join(message.split()))
+
+
+def models_in(path: Path) -> list[Path]:
+    """The model that a path names, or those of a bundle with several graphs (a folder each), by name."""
+    several = sorted(path.glob(f"*/{BUNDLE_MODEL}")) if path.is_dir() and not (path / BUNDLE_MODEL).exists() else []
+    return several or [path]
+
+
+def model_name(file: Path) -> str:
+    """Name for the reader: of a bundle its folder ("resnet18", "t5/encoder"), else the file without its suffix."""
+    if file.name != BUNDLE_MODEL:
+        return file.stem
+    folder = file.resolve().parent
+    several = not (folder / MANIFEST).exists() and (folder.parent / MANIFEST).exists()
+    return f"{folder.parent.name}/{folder.name}" if several else folder.name
 
 
 def model_file(path: Path) -> Path:

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Any, TextIO, cast
 
 from ..benchmarks.results import BenchFooter, BenchHeader, BenchmarkResult, BenchRow, from_json
-from ..conformance.json_lines import parse_line, read_records, read_text, source_name, validated
-from ..conformance.stream import Stream, read_stream
+from ..conformance.json_lines import parse_line, read_runs, read_text, source_name, validated
+from ..conformance.stream import Stream, read_streams
 from ..errors import StreamError
 
 
@@ -38,18 +38,18 @@ class Results:
 
 
 def read_results(paths: Sequence[str | os.PathLike[str]]) -> Results:
-    """Read results files, each of a check or of a benchmark; its first line says which.
+    """Read results files, each of checks or of a benchmark; its first line says which.
 
     Raises:
         StreamError: one of them is unreadable or malformed; the message names the file and the line.
     """
-    streams = [read_file(path) for path in paths]
+    streams = [stream for path in paths for stream in read_file(path)]
     checks = tuple(stream for stream in streams if isinstance(stream, Stream))
     return Results(checks, tuple(stream for stream in streams if isinstance(stream, BenchStream)))
 
 
-def read_file(path: str | os.PathLike[str]) -> Stream | BenchStream:
-    """Read one results file, of either sort.
+def read_file(path: str | os.PathLike[str]) -> list[Stream] | list[BenchStream]:
+    """Read one results file, of either sort: its runs.
 
     Raises:
         StreamError: unreadable or malformed.
@@ -59,14 +59,18 @@ def read_file(path: str | os.PathLike[str]) -> Stream | BenchStream:
     source.name = name
     first = text.partition("\n")[0]
     fields = parse_line(first, f"{name}, line 1") if first else {}
-    return _read_benchmark(source) if str(fields.get("kind")).startswith("bench") else read_stream(source)
+    return _read_benchmarks(source) if str(fields.get("kind")).startswith("bench") else read_streams(source)
 
 
-def _read_benchmark(source: TextIO) -> BenchStream:
-    records = read_records(source, _decode, BenchHeader, BenchFooter)
+def _read_benchmarks(source: TextIO) -> list[BenchStream]:
+    runs = read_runs(source, _decode, BenchHeader, BenchFooter)
+    return [_bench_stream(records, source_name(source)) for records in runs]
+
+
+def _bench_stream(records: list[BenchRow], source: str) -> BenchStream:
     rows = tuple(record for record in records if isinstance(record, BenchmarkResult))
     footer = records[-1] if isinstance(records[-1], BenchFooter) else None
-    return BenchStream(cast(BenchHeader, records[0]), rows, footer, source_name(source))
+    return BenchStream(cast(BenchHeader, records[0]), rows, footer, source)
 
 
 def _decode(fields: dict[str, Any], where: str) -> BenchRow:

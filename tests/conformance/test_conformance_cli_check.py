@@ -13,11 +13,12 @@ from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
+import onnx
 import pytest
 from onnx import helper, numpy_helper
 from PIL import Image
 
-from onnx_arch.conformance.stream import partial_path, read_stream
+from onnx_arch.conformance.stream import partial_path, read_stream, read_streams
 
 from .command_models import Command, assert_refused, graph_model, json_lines, save_model, small_model
 
@@ -84,6 +85,42 @@ def test_every_view_is_written_and_agrees(
     page = files[2].read_text(encoding="utf-8")
     assert "Softmax_0" in page
     assert "axis 0 in place of axis 1" in page
+
+
+# A bundle with several graphs
+
+
+def test_all_graphs_of_a_bundle_are_judged(check: Command, two_graphs: Path, tmp_path: Path) -> None:
+    result = tmp_path / "result.jsonl"
+    status, out, _ = check(two_graphs, "--json", result, "--html", tmp_path / "page.html")
+    assert status == 0
+    assert [line for line in out.splitlines() if "pair/" in line] == ["pair/first", "pair/second"]
+    assert [run.header.model for run in read_streams(result)] == ["pair/first", "pair/second"]
+    assert "pair/second" in (tmp_path / "page.html").read_text(encoding="utf-8")
+
+
+def test_one_wrong_graph_of_a_bundle_is_status_1(
+    check: Command, two_graphs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ONNX_ARCH_TEST_FAULT", "wrong_axis")  # only the second has a Softmax
+    status, out, _ = check(two_graphs, "--runtime", NODE_BY_NODE, "--json", "-")
+    assert status == 1
+    assert [record["counts"]["failed"] for record in json_lines(out) if record["kind"] == "footer"] == [0, 2]
+
+
+def test_inputs_for_several_graphs_are_refused_and_the_graphs_named(check: Command, two_graphs: Path) -> None:
+    assert_refused(check(two_graphs, "--dim", "batch=2"), "first, second", str(two_graphs / "first"))
+
+
+@pytest.fixture
+def two_graphs(model: Path, tmp_path: Path) -> Path:
+    bundle = tmp_path / "pair"
+    relu = helper.make_node("Relu", ["x"], ["y"])
+    for name, content in (("first", graph_model([relu], {"x": [1, 4]}, ["y"], {})), ("second", onnx.load(model))):
+        (bundle / name).mkdir(parents=True)
+        save_model(content, bundle / name / "model.onnx")
+    (bundle / "manifest.json").write_text("{}")
+    return bundle
 
 
 # Inputs

@@ -19,6 +19,7 @@ from onnx_arch.conformance.stream import (
     StreamWriter,
     partial_path,
     read_stream,
+    read_streams,
     resumable_rows,
 )
 from onnx_arch.errors import StreamError
@@ -208,6 +209,43 @@ def test_new_run_keeps_older_partial_until_it_is_complete(tmp_path: Path) -> Non
     assert os.listdir(tmp_path) == ["run.jsonl"]
 
 
+SECOND = dataclasses.replace(HEADER, model_sha256="cd" * 32)
+
+
+def write_graphs(path: Path, *records: Header | NodeResult | Footer) -> None:
+    with StreamWriter(path, runs=2) as writer:
+        for record in records:
+            writer.write(record)
+
+
+def test_runs_of_two_graphs_lie_in_one_file(tmp_path: Path) -> None:
+    path = tmp_path / "run.jsonl"
+    write_graphs(path, HEADER, *ROWS, FOOTER, SECOND, CONV, FOOTER)
+    assert [(run.header, run.rows, run.complete) for run in read_streams(path)] == [
+        (HEADER, ROWS, True),
+        (SECOND, (CONV,), True),
+    ]
+    with pytest.raises(StreamError, match="holds 2 runs"):
+        read_stream(path)
+
+
+def test_file_of_two_graphs_is_whole_only_with_both(tmp_path: Path) -> None:
+    path = tmp_path / "run.jsonl"
+    write_graphs(path, HEADER, *ROWS, FOOTER, SECOND, CONV)
+    assert not path.exists()
+    assert [run.complete for run in read_streams(partial_path(path))] == [True, False]
+    assert resumable_rows(path, HEADER, graphs=2) == {"Conv_0": CONV, "Relu_1": RELU}
+    assert resumable_rows(path, SECOND, graphs=2) == {"Conv_0": CONV}
+
+
+def test_graph_to_which_the_earlier_run_did_not_come_is_judged_whole(tmp_path: Path) -> None:
+    path = tmp_path / "run.jsonl"
+    write_graphs(path, HEADER, CONV)
+    assert resumable_rows(path, SECOND, graphs=2) == {}
+    with pytest.raises(StreamError, match="model_sha256"):
+        resumable_rows(path, SECOND)
+
+
 def test_nothing_is_created_before_the_first_line(tmp_path: Path) -> None:
     with StreamWriter(tmp_path / "run.jsonl"):
         pass
@@ -295,9 +333,9 @@ def changed(record: Header | NodeResult | Footer, **fields: object) -> str:
         (lines_with(1, changed(HEADER, format_version=2)), 1, "format version 2, this onnx-arch reads version 1"),
         (lines_with(1, changed(HEADER, kind="bench_header")), 1, "bench_header"),
         (lines_with(1, encode_line(CONV)), 1, "header"),
-        (lines_with(2, encode_line(HEADER)), 2, "second header"),
+        (lines_with(2, encode_line(HEADER)), 2, "second header before a footer"),
         (lines_with(2, ""), 2, "not JSON"),
-        (lines_with(3, encode_line(FOOTER)), 4, "follow the footer"),
+        (lines_with(3, encode_line(FOOTER)), 4, "can follow the footer"),
         (lines_with(3, changed(RELU, kind=["node"])), 3, "kind"),
         (lines_with(3, changed(RELU, outcome="green")), 3, "outcome"),
         (lines_with(3, changed(RELU, bits="many")), 3, "bits"),

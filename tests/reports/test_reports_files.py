@@ -50,7 +50,7 @@ def test_files_of_both_sorts_read_back_equal_and_in_order(make: SimpleNamespace,
 def test_benchmark_cut_off_in_the_middle_of_a_line_is_read_as_truncated(make: SimpleNamespace, write: Write) -> None:
     path = write("b.jsonl", make.bench([make.bench_row(), make.bench_row(batch=8)], complete=None))
     path.write_text(path.read_text()[:-9])
-    stream = read_file(path)
+    (stream,) = read_file(path)
     assert isinstance(stream, BenchStream)
     assert [row.batch for row in stream.rows] == [1]
     assert not stream.complete
