@@ -143,9 +143,8 @@ def make_session(model_path, options, provider, profile_folder):
 def start_session(model_path, options, provider, profile_folder, config):
     """Make an InferenceSession without any fallback of its own to another provider."""
     provider_options = dict(options["extra"].get("provider_options", {}))
-    providers = [(provider, provider_options)] if provider_options else [provider]  # pairs since 1.7
-    if provider != PROVIDERS["cpu"]:
-        providers.append(PROVIDERS["cpu"])
+    first = (provider, provider_options) if provider_options else provider  # pairs since 1.7
+    providers = [first] if provider == PROVIDERS["cpu"] else [first, PROVIDERS["cpu"]]
     arguments = {"sess_options": session_options(options, profile_folder, config), "providers": providers}
     if options["disabled_optimizers"]:
         arguments["disabled_optimizers"] = list(options["disabled_optimizers"])
