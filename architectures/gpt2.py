@@ -236,6 +236,11 @@ def gpt2_config(content: Mapping[str, Any]) -> GPT2Config:
     )
 
 
+def gpt2_untied(content: Mapping[str, Any]) -> dict[str, Any]:
+    """The config of a folder whose head is not its embedding, though it says so."""
+    return {**content, "tie_word_embeddings": False}
+
+
 PREFIX = (r"^transformer\.", "")
 RESTORED = ((r"^(?!lm_head\.)", "transformer."),)
 CAUSAL_MASKS = (r"^h\.\d+\.attn\.(bias|masked_bias)$", "")
@@ -268,6 +273,7 @@ TINY_GPT2 = GPT2Config(
     parameters=124_439_808,
     checkpoints=LAYOUTS,
     from_pretrained_config=gpt2_config,
+    untied=gpt2_untied,
     generation=gpt2_generation,
 )
 def build_gpt2(config: GPT2Config) -> GPT2:

@@ -27,6 +27,7 @@ TINY = "tiny"
 
 PretrainedConfig = Callable[[Mapping[str, Any]], Any]
 GenerationOf = Callable[[Any], Generation]
+Untied = Callable[[Mapping[str, Any]], Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,8 @@ class Architecture:
             is a `model_index.json`.
         generation: from a config to how the architecture appends words to its output or makes pictures of noise; None
             where it does neither.
+        untied: from the content of a `config.json` that ties the head to the embedding to the one of a head of its own;
+            it is asked where the checkpoint has both and they differ. None where there is no such head.
     """
 
     name: str
@@ -78,6 +81,7 @@ class Architecture:
     checkpoints: tuple[CheckpointLayout, ...] = (PLAIN,)
     from_pretrained_config: PretrainedConfig | None = None
     generation: GenerationOf | None = None
+    untied: Untied | None = None
 
     def config(self, preset: str) -> Any:
         """The config of a preset.
@@ -103,6 +107,7 @@ def architecture(  # noqa: PLR0913 - an entry states six facts
     checkpoints: tuple[CheckpointLayout, ...] = (PLAIN,),
     from_pretrained_config: PretrainedConfig | None = None,
     generation: GenerationOf | None = None,
+    untied: Untied | None = None,
 ) -> Callable[[Callable[[Any], Any]], Callable[[Any], Any]]:
     """Register the decorated function, which builds the module of a config.
 
@@ -115,6 +120,7 @@ def architecture(  # noqa: PLR0913 - an entry states six facts
         checkpoints: layouts of checkpoints that can be loaded.
         from_pretrained_config: from the content of a `config.json` to a config; see `Architecture`.
         generation: from a config to how words are appended to the output, or pictures made of noise.
+        untied: from a `config.json` that ties the head to the embedding to one that does not; see `Architecture`.
 
     Raises:
         DuplicateEntryError: the name is registered already.
@@ -132,7 +138,7 @@ def architecture(  # noqa: PLR0913 - an entry states six facts
             )
         frozen = MappingProxyType(dict(presets))
         _entries[name] = Architecture(
-            name, paper, build, frozen, graphs, parameters, checkpoints, from_pretrained_config, generation
+            name, paper, build, frozen, graphs, parameters, checkpoints, from_pretrained_config, generation, untied
         )
         return build
 

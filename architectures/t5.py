@@ -8,8 +8,7 @@ Hugging Face's checkpoints.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,6 +19,7 @@ from torch.nn.functional import rms_norm, scaled_dot_product_attention
 from ..errors import InvalidArgumentError
 from ._activations import find_activation
 from ._pretrained import check_settings, token_id
+from ._relative_bias import RelativeBias
 from ._sequences import (
     Cache,
     KeyValue,
@@ -32,8 +32,9 @@ from ._sequences import (
     merge_heads,
     split_heads,
 )
+from ._t5_checkpoints import LAYOUTS, MULTILINGUAL, t5_untied
 from .registry import architecture
-from .specification import PLAIN, CheckpointLayout, GraphSpec, TextGeneration
+from .specification import GraphSpec, TextGeneration
 
 
 @dataclass(frozen=True)
@@ -77,48 +78,6 @@ class T5Config:
     pad_token_id: int = 0
     eos_token_id: int | None = 1
     start_token_id: int = 0
-
-
-def bucket_starts(num_buckets: int, max_distance: int) -> Iterator[int]:
-    """The distances at which the next bucket begins.
-
-    Half of the buckets hold one distance each; the others grow geometrically up to `max_distance`. The published code
-    computes the latter in float32 for every pair of words. It is done here once per bucket, in float32 too, so that no
-    runtime's logarithm decides on which side of a border a distance lies.
-    """
-    exact = num_buckets // 2
-    yield from range(1, exact + 1)
-    distance = torch.arange(exact, max_distance + 1, dtype=torch.float32, device="cpu")
-    share = torch.log(distance / exact) / math.log(max_distance / exact)
-    bucket = torch.clamp(exact + (share * (num_buckets - exact)).long(), max=num_buckets - 1)
-    for number in range(exact + 1, num_buckets):
-        yield exact + int((bucket < number).sum())
-
-
-class RelativeBias(nn.Embedding):
-    """What the distance of two words adds to their score, for every head: an embedding of buckets of distances."""
-
-    def __init__(self, config: T5Config, bidirectional: bool) -> None:
-        super().__init__(config.num_buckets, config.num_heads)
-        self.bidirectional = bidirectional
-        self.one_way = config.num_buckets // 2 if bidirectional else config.num_buckets
-        self.starts = tuple(bucket_starts(self.one_way, config.max_distance))
-
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - PyTorch's name; (T, S) -> (1, heads, T, S)
-        """The bias where keys stand so far behind their queries (before them: negative)."""
-        buckets = self.bucket(input.abs() if self.bidirectional else input.clamp(min=0))
-        if self.bidirectional:
-            buckets = buckets + (input < 0).long() * self.one_way
-        return super().forward(buckets).permute(2, 0, 1)[None]
-
-    def bucket(self, distance: Tensor) -> Tensor:
-        """The number of the bucket: how many begin at or before this distance, from a table of all distances."""
-        longest = self.starts[-1]
-        known = torch.arange(longest + 1, device=distance.device)  # (longest + 1,)
-        table = torch.zeros_like(known)
-        for start in self.starts:
-            table = table + (known >= start).long()
-        return table[distance.clamp(max=longest)]
 
 
 class RMSNorm(nn.Module):
@@ -251,12 +210,17 @@ class DecoderBlock(nn.Module):
         return feed_forward(cross_attention(x, source, source_bias)), present
 
 
+def relative_bias(config: T5Config, *, bidirectional: bool) -> RelativeBias:
+    """The bias of the first block of a stack."""
+    return RelativeBias(config.num_buckets, config.num_heads, config.max_distance, bidirectional=bidirectional)
+
+
 class EncoderStack(nn.Module):
     """Blocks and a last normalisation."""
 
     def __init__(self, config: T5Config) -> None:
         super().__init__()
-        biases = [RelativeBias(config, bidirectional=True), *[None] * (config.num_layers - 1)]
+        biases = [relative_bias(config, bidirectional=True), *[None] * (config.num_layers - 1)]
         self.block = nn.ModuleList(EncoderBlock(config, bias) for bias in biases)
         self.final_layer_norm = RMSNorm(config.embed_dim, config.epsilon)
 
@@ -272,7 +236,7 @@ class DecoderStack(nn.Module):
 
     def __init__(self, config: T5Config) -> None:
         super().__init__()
-        biases = [RelativeBias(config, bidirectional=False), *[None] * (config.num_decoder_layers - 1)]
+        biases = [relative_bias(config, bidirectional=False), *[None] * (config.num_decoder_layers - 1)]
         self.block = nn.ModuleList(DecoderBlock(config, bias) for bias in biases)
         self.final_layer_norm = RMSNorm(config.embed_dim, config.epsilon)
 
@@ -382,7 +346,8 @@ def t5_config(content: Mapping[str, Any]) -> T5Config:
     Raises:
         InvalidArgumentError: not T5's, or a setting that is not built.
     """
-    check_settings(content, "t5")
+    check_settings(content, "t5", "mt5")
+    content = MULTILINGUAL | dict(content) if content.get("model_type") == "mt5" else content
     kind, _, gated = content.get("feed_forward_proj", "relu").rpartition("-")
     activation = "gelu_new" if (kind, gated) == ("gated", "gelu") else gated
     find_activation(activation)
@@ -411,17 +376,6 @@ def t5_config(content: Mapping[str, Any]) -> T5Config:
     )
 
 
-STRAY = (r"^decoder\.block\.0\.layer\.1\.EncDecAttention\.relative_attention_bias\.weight$", "")
-EMBEDDINGS = (r"^(encoder|decoder)\.embed_tokens\.weight$", "shared.weight")
-
-LAYOUTS = (
-    CheckpointLayout(
-        "huggingface", (STRAY, EMBEDDINGS, (r"^lm_head\.weight$", "shared.weight")), restores=((r"^", ""),)
-    ),
-    CheckpointLayout("huggingface, untied", (STRAY, EMBEDDINGS), restores=((r"^", ""),)),
-    PLAIN,
-)
-
 TINY_T5 = T5Config(
     vocab_size=71, embed_dim=32, head_dim=8, hidden_dim=64, num_layers=2, num_decoder_layers=2, num_heads=4,
     num_buckets=8, max_distance=16,
@@ -446,6 +400,7 @@ TINY_T5 = T5Config(
     parameters=60_506_624,
     checkpoints=LAYOUTS,
     from_pretrained_config=t5_config,
+    untied=t5_untied,
     generation=t5_generation,
 )
 def build_t5(config: T5Config) -> T5:

@@ -39,7 +39,9 @@ Tokens = Annotated[
 Tokenizer = Annotated[
     Path | None,
     typer.Option(
-        "--tokenizer", metavar="PATH", help="tokenizer.json, or the folder with it or vocab.json, merges.txt."
+        "--tokenizer",
+        metavar="PATH",
+        help="tokenizer.json, or a folder with it, with vocab.json and merges.txt or with vocab.txt.",
     ),
 ]
 Output = Annotated[
@@ -158,7 +160,7 @@ def _near(tokenizer: Path | None, weights: Path | None) -> Path | None:
     if tokenizer is not None or weights is None:
         return tokenizer
     folder = weights if weights.is_dir() else weights.parent
-    known = ("tokenizer.json", "vocab.json")
+    known = ("tokenizer.json", "vocab.json", "vocab.txt")
     return (
         folder if any((folder / name).is_file() or (folder / "tokenizer" / name).is_file() for name in known) else None
     )

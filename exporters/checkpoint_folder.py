@@ -193,8 +193,8 @@ def _weights_file(folder: Path) -> Path:
 def _unwrapped(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Keys without a prefix that a wrapper gave to all of them."""
     for prefix in WRAPPERS:
-        if all(key.startswith(prefix) for key in tensors):
-            tensors = {key.removeprefix(prefix): tensor for key, tensor in tensors.items()}
+        if tensors and all(key.startswith(prefix) for key in tensors):
+            return _unwrapped({key.removeprefix(prefix): tensor for key, tensor in tensors.items()})
     return dict(tensors)
 
 

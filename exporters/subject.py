@@ -22,7 +22,7 @@ from .paging import Shelf, built_on
 from .requests import choose_axes, fit_inputs, parse_input
 from .saving import save_weights
 from .targets import numpy_dtype
-from .weights import load_weights
+from .weights import has_own_head, load_weights
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,7 @@ def architecture_subject(  # noqa: PLR0913 - what a user may ask for
     entry = find_architecture(name)
     requests = [parse_input(text) for text in inputs]
     checkpoint = checkpoint_of(parameters, entry)
-    stated = stated if checkpoint is None or checkpoint.config is None else checkpoint.config
+    stated = _stated(entry, checkpoint, stated, parameters.shelf)
     config = _config(entry, preset, stated)
     graphs = tuple(fit_inputs(choose_axes(spec, dynamic), requests) for spec in entry.graphs(config))
     with seeded(parameters.seed), built_on(parameters.shelf, torch_dtype(dtype)):
@@ -161,6 +161,19 @@ def checkpoint_of(parameters: Parameters, entry: Architecture | None) -> Checkpo
     layouts = (PLAIN,) if entry is None else entry.checkpoints
     parts = dict.fromkeys(file.partition("/")[0] for layout in layouts for file in layout.files.values())
     return read_checkpoint(parameters.weights, parameters.shelf, tuple(parts))
+
+
+def _stated(
+    entry: Architecture, checkpoint: Checkpoint | None, stated: Mapping[str, Any] | None, shelf: Shelf
+) -> Mapping[str, Any] | None:
+    """The `config.json` that counts; untied where its head differs from its embedding, as in transformers.
+
+    What it says of the head is no fact of a fine-tuned checkpoint: transformers 5 writes that T5's is tied always.
+    """
+    stated = stated if checkpoint is None or checkpoint.config is None else checkpoint.config
+    if checkpoint is None or stated is None or entry.untied is None or stated.get("tie_word_embeddings") is False:
+        return stated
+    return entry.untied(stated) if has_own_head(checkpoint, entry.checkpoints[0], shelf) else stated
 
 
 def _config(entry: Architecture, preset: str, stated: Mapping[str, Any] | None) -> Any:

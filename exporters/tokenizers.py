@@ -9,14 +9,10 @@ from .serialization import WrittenFile, write_bytes
 FOLDER = "tokenizer"
 """Of a bundle, and of a diffusers folder."""
 
-KNOWN = (
-    "tokenizer.json",
-    "vocab.json",
-    "merges.txt",
-    "vocab.txt",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-)
+VOCABULARIES = ("tokenizer.json", "vocab.json", "vocab.txt")
+"""What makes a folder a tokenizer's: one of these at least."""
+
+KNOWN = (*VOCABULARIES, "merges.txt", "tokenizer_config.json", "special_tokens_map.json")
 
 
 def copy_tokenizer(weights: Path | None, bundle: Path) -> tuple[WrittenFile, ...]:
@@ -31,8 +27,9 @@ def copy_tokenizer(weights: Path | None, bundle: Path) -> tuple[WrittenFile, ...
     """
     source = _source(weights)
     found = [] if source is None else [source / name for name in KNOWN if (source / name).is_file()]
-    if found:
-        (bundle / FOLDER).mkdir()
+    if not {file.name for file in found} & {*VOCABULARIES}:
+        return ()
+    (bundle / FOLDER).mkdir()
     written = [write_bytes(file.read_bytes(), bundle / FOLDER / file.name) for file in found]
     return tuple(WrittenFile(f"{FOLDER}/{file.name}", file.sha256, file.size_bytes) for file in written)
 

@@ -17,6 +17,9 @@ from .paging import COPIED_ELEMENTS, Shelf
 MATRIX, FILTERS = 2, 4
 """Ranks."""
 
+HEAD = "lm_head.weight"
+"""The key of a language model's head in Hugging Face's checkpoints."""
+
 
 @dataclass(frozen=True)
 class Fit:
@@ -133,6 +136,15 @@ def _as_stored_here(tensor: Tensor, own: str, layout: CheckpointLayout) -> Tenso
     if layout.is_pointwise(own) and tensor.ndim == FILTERS and tensor.shape[2:] == (1, 1):
         return tensor[:, :, 0, 0]
     return tensor
+
+
+def has_own_head(checkpoint: Checkpoint, layout: CheckpointLayout, shelf: Shelf) -> bool:
+    """Whether a checkpoint has a head and an embedding that `layout` takes for one weight, and they differ."""
+    head = checkpoint.tensors.get(HEAD)
+    if head is None or layout.rename(HEAD) == HEAD:
+        return False
+    same = (key for key in checkpoint.tensors if key != HEAD and layout.rename(key) == layout.rename(HEAD))
+    return any(not _equal(checkpoint.tensors[key], head, shelf) for key in same)
 
 
 def _equal(a: Tensor, b: Tensor, shelf: Shelf) -> bool:

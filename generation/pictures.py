@@ -116,7 +116,8 @@ def read_prompts(bundle: Path, plan: PictureGeneration, request: Request) -> dic
     words = find_words(bundle, request)
     ids = prompt_ids(request, words, plan.vocab_size)
     rows = {"input_ids": ids, "negative_input_ids": _negative(words, request)}
-    return {name: np.tile(framed(row, plan), (request.count, 1)) for name, row in rows.items()}
+    frame = None if words is None else words.frame
+    return {name: np.tile(framed(row, plan, frame), (request.count, 1)) for name, row in rows.items()}
 
 
 def _negative(words: Words | None, request: Request) -> list[int]:
@@ -127,17 +128,18 @@ def _negative(words: Words | None, request: Request) -> list[int]:
     return words.encode(request.negative_prompt)
 
 
-def framed(ids: Sequence[int], plan: PictureGeneration) -> Array:
+def framed(ids: Sequence[int], plan: PictureGeneration, frame: tuple[int, int, int] | None = None) -> Array:
     """A prompt between start and end, cut or padded to the length that the text encoder was trained with.
 
     Args:
         ids: with or without the words around it.
         plan: of the bundle.
+        frame: start, end and padding of the tokenizer that gave the ids; None takes the plan's.
     """
-    start, end = plan.start_token_id, plan.end_token_id
+    start, end, padding = frame or (plan.start_token_id, plan.end_token_id, plan.pad_token_id)
     inner = [token for token in ids if token not in (start, end)]
     row = [start, *inner[: plan.num_positions - 2], end]
-    return np.asarray(row + [plan.pad_token_id] * (plan.num_positions - len(row)), np.int64)
+    return np.asarray(row + [padding] * (plan.num_positions - len(row)), np.int64)
 
 
 class Noise:

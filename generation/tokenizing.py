@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ..errors import InvalidArgumentError
+from .tokenizer_files import find_frame, load_tokenizer
 
-if TYPE_CHECKING:
-    from tokenizers import Tokenizer
-
-WHOLE = "tokenizer.json"
-PAIR = ("vocab.json", "merges.txt")
 UNFINISHED = "\ufffd"
 """What a decoder puts for bytes that are not yet a whole character."""
 
@@ -20,8 +15,8 @@ class Words:
     """A tokenizer.
 
     Args:
-        path: `tokenizer.json`; or a folder with it, or with `vocab.json` and `merges.txt`, or with a folder
-            `tokenizer` that has them.
+        path: `tokenizer.json`; or a folder with it, or with `vocab.json` and `merges.txt` (GPT-2's or CLIP's), or with
+            `vocab.txt` (BERT's), or with a folder `tokenizer` that has them.
 
     Raises:
         InvalidArgumentError: none of these is there, or it cannot be read.
@@ -29,6 +24,7 @@ class Words:
 
     def __init__(self, path: Path) -> None:
         self._tokenizer = load_tokenizer(path)
+        self.frame = find_frame(self._tokenizer)
 
     def encode(self, text: str) -> list[int]:
         """Token ids of a text, with what the tokenizer itself puts around it.
@@ -65,42 +61,3 @@ class Stream:
             return ""
         added, self._shown = text[len(self._shown) :], text
         return added
-
-
-def load_tokenizer(path: Path) -> Tokenizer:
-    """The tokenizer in a file or folder; see `Words`."""
-    from tokenizers import Tokenizer  # noqa: PLC0415 - only where there are texts
-
-    file = path if path.is_file() else _find(path)
-    try:
-        return Tokenizer.from_file(str(file)) if file.name not in PAIR else _byte_pairs(file.parent)
-    except Exception as error:
-        reason = str(error).strip().partition("\n")[0]
-        raise InvalidArgumentError(f"{file} is no tokenizer that can be read: {reason}") from error
-
-
-def _find(folder: Path) -> Path:
-    for place in (folder, folder / "tokenizer"):
-        if (place / WHOLE).is_file():
-            return place / WHOLE
-        if all((place / name).is_file() for name in PAIR):
-            return place / PAIR[0]
-    if any(folder.glob("*.model")):
-        raise InvalidArgumentError(
-            f"{folder} has only a sentencepiece model; read is {WHOLE}, which transformers writes"
-        )
-    raise InvalidArgumentError(f"{folder}: no tokenizer; read are {WHOLE}, and {PAIR[0]} with {PAIR[1]}")
-
-
-def _byte_pairs(folder: Path) -> Tokenizer:
-    """GPT-2's byte-level byte-pair encoding."""
-    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers  # noqa: PLC0415 - as above
-
-    model = models.BPE.from_file(str(folder / PAIR[0]), str(folder / PAIR[1]))
-    tokenizer = Tokenizer(model)
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    end = "<|endoftext|>"
-    if tokenizer.token_to_id(end) is not None:
-        tokenizer.add_special_tokens([AddedToken(end, special=True)])
-    return tokenizer

@@ -10,9 +10,9 @@ import pytest
 import torch
 import transformers
 
+from onnx_arch.architectures._relative_bias import bucket_starts
 from onnx_arch.architectures.initialization import randomize
 from onnx_arch.architectures.registry import find_architecture
-from onnx_arch.architectures.t5 import bucket_starts
 from onnx_arch.errors import InvalidArgumentError
 
 RELATIVE = 2e-5
@@ -242,7 +242,7 @@ def test_published_configs_are_the_ecosystems_defaults():
         ("bert", {"position_embedding_type": "relative_key"}, "built is 'absolute'"),
         ("bert", {"hidden_size": 770}, "does not divide hidden_size 770"),
         ("t5", {"feed_forward_proj": "doubled-gelu"}, "'doubled-gelu'; one may be gated"),
-        ("t5", {"model_type": "mt5"}, "model_type 'mt5'"),
+        ("t5", {"model_type": "umt5"}, "model_type 'umt5'"),
     ],
 )
 def test_foreign_or_unbuilt_configs_are_refused_by_name(name, content, told):

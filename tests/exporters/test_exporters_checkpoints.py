@@ -121,8 +121,9 @@ def test_averages_beside_the_weights_are_skipped(tmp_path):
     assert not load_weights(module, tmp_path / "c.ckpt", (PLAIN,)).problems
 
 
-def test_prefix_of_a_wrapper_is_taken_off(tmp_path):
-    save_file({f"module.{key}": value for key, value in small_state().items()}, tmp_path / "c.safetensors")
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module."])
+def test_prefixes_of_wrappers_are_taken_off(tmp_path, prefix):
+    save_file({f"{prefix}{key}": value for key, value in small_state().items()}, tmp_path / "c.safetensors")
     assert read_checkpoint(tmp_path / "c.safetensors").tensors.keys() == small_state().keys()
 
 

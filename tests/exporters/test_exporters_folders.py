@@ -8,13 +8,15 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from onnx_arch.architectures.registry import find_architecture
 from onnx_arch.cli.main import guarded, run
 from onnx_arch.errors import InvalidArgumentError, WeightsError
 from onnx_arch.exporters.export import export_architecture
+from onnx_arch.exporters.paging import Shelf
 from onnx_arch.exporters.reload import reload_bundle
+from onnx_arch.exporters.subject import Parameters, architecture_subject
 
 transformers = pytest.importorskip("transformers")
 
@@ -53,6 +55,12 @@ def saved(name, folder, seed=0, shard="1GB"):
     return model
 
 
+def subject_of(name, folder):
+    """The module that a folder gives, without an export."""
+    options = {"preset": "tiny", "dtype": "float32", "dynamic": (), "inputs": ()}
+    return architecture_subject(name, Parameters(Shelf(folder), 0, folder), **options)
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_folder_states_the_sizes_and_gives_the_weights(tmp_path, name):
     saved(name, tmp_path / "hf", shard="10KB")
@@ -89,6 +97,35 @@ def test_bundle_of_a_folder_is_reloaded_from_a_bare_file(tmp_path):
     reloaded = reload_bundle(bundle.path, tmp_path / "other" / "model.safetensors", output_dir=tmp_path / "out")
     assert (reloaded.translation, reloaded.runtime) == ("passed", "passed")
     assert len(load_file(tmp_path / "other" / "model.safetensors")) == len(other.state_dict())
+
+
+@pytest.mark.parametrize("name", ["gpt2", "t5"])
+def test_a_head_that_differs_from_the_embedding_is_its_own_whatever_the_config_says(tmp_path, name):
+    """transformers 5 writes "tie_word_embeddings": true into every T5's config, also beside a head of its own."""
+    saved(name, tmp_path / "hf")
+    state = load_file(tmp_path / "hf" / "model.safetensors")
+    embedding = state["transformer.wte.weight" if name == "gpt2" else "shared.weight"]
+    save_file({**state, "lm_head.weight": embedding.flip(0).contiguous()}, tmp_path / "hf" / "model.safetensors")
+    theirs = type(MODELS[name]()).from_pretrained(tmp_path / "hf").eval()
+    subject, ids = subject_of(name, tmp_path / "hf"), torch.tensor([[5, 7, 11]])
+    with torch.no_grad():
+        ours = subject.module.score(ids, torch.ones_like(ids), ids)
+        wanted = theirs(input_ids=ids, **({"decoder_input_ids": ids} if name == "t5" else {})).logits
+    assert subject.source["config"]["tie_word_embeddings"] is False
+    torch.testing.assert_close(ours, wanted, rtol=1e-5, atol=1e-5)
+
+
+def test_mt5_is_a_t5_that_does_not_scale(tmp_path):
+    config = transformers.MT5Config(
+        vocab_size=47, d_model=16, d_kv=6, d_ff=24, num_layers=2, num_heads=3, decoder_start_token_id=0
+    )
+    torch.manual_seed(0)
+    model = transformers.MT5ForConditionalGeneration(config).eval()
+    model.save_pretrained(tmp_path)
+    subject, ids = subject_of("t5", tmp_path), torch.tensor([[5, 7, 11]])
+    with torch.no_grad():
+        ours = subject.module.score(ids, torch.ones_like(ids), ids)
+        torch.testing.assert_close(ours, model(input_ids=ids, decoder_input_ids=ids).logits, rtol=1e-5, atol=1e-5)
 
 
 def test_folder_of_another_model_is_refused(tmp_path):

@@ -198,6 +198,10 @@ def test_prompts_are_framed_cut_and_padded(ids, row):
     assert framed(list(ids), PLAN).tolist() == row
 
 
+def test_a_tokenizer_of_its_own_frame_goes_before_the_plan():
+    assert framed([5, 1, 2, 6], PLAN, (5, 6, 9)).tolist() == [5, 1, 2, 6, 9, 9]
+
+
 def test_guided_step_is_hand_computed():
     model = guided_step_model(LATENT_SCHEDULE, onnx.TensorProto.FLOAT, 20)
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])

@@ -80,7 +80,7 @@ def test_tokenizer_json_is_found_as_a_file_in_a_folder_and_below_it(tmp_path):
 @pytest.mark.parametrize(
     ("files", "told"),
     [
-        ({}, r"no tokenizer; read are tokenizer\.json, and vocab\.json with merges\.txt"),
+        ({}, r"no tokenizer; read are tokenizer\.json, vocab\.json with merges\.txt, and vocab\.txt"),
         ({"spiece.model": "x"}, r"has only a sentencepiece model; read is tokenizer\.json"),
         ({"tokenizer.json": "{"}, r"tokenizer\.json is no tokenizer that can be read"),
         ({"vocab.json": "[]", "merges.txt": ""}, r"vocab\.json is no tokenizer that can be read"),
