@@ -112,9 +112,11 @@ def power(x: Array, y: Array) -> Array:
     whole = np.rint(y).astype(np.int64) if y.dtype.kind == "f" else y.astype(np.int64)
     powers = np.power(x.astype(np.int64), np.maximum(whole, 0))
     powers = np.where(whole < 0, np.where(np.abs(x) == 1, np.power(x.astype(np.int64), np.abs(whole) % 2), 0), powers)
+    if y.dtype.kind != "f":
+        return powers.astype(x.dtype)
     fractional = np.trunc(np.power(x.astype(np.float64), y.astype(np.float64)))
-    is_whole = np.rint(y) == y if y.dtype.kind == "f" else np.True_
-    return np.where(is_whole, powers, fractional).astype(x.dtype)
+    with np.errstate(invalid="ignore"):
+        return np.where(np.rint(y) == y, powers, fractional.astype(np.int64)).astype(x.dtype)
 
 
 def power_scale(y: Array, x: Array, exponent: Array, /) -> Scale:

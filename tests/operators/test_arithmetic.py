@@ -114,6 +114,14 @@ def test_integer_power_is_exact(pairs: list[tuple[int, int]]) -> None:
     assert call("Pow", x, y, opset=15).tolist() == [base**exponent for base, exponent in pairs]
 
 
+def test_integer_power_beyond_the_digits_of_float64_is_exact() -> None:
+    x, y = np.array([3, 2**53 + 1, -7], np.int64), np.array([37, 1, 21], np.int64)
+    exact = [3**37, 2**53 + 1, (-7) ** 21]
+    assert call("Pow", x, y, opset=15).tolist() == exact
+    assert call("Pow", x, y.astype(np.float32), opset=15).tolist() == exact
+    assert beyond(np.power(x.astype(np.float64), y).astype(np.int64), "Pow", x, y, opset=15) == 3
+
+
 def test_power_keeps_the_type_of_the_base_and_truncates() -> None:
     base = np.array([2, 3, -1, 1, 2], np.int32)
     y = call("Pow", base, np.array([0.5, 2.0, -3.0, -2.0, -1.0], np.float32), opset=15)
