@@ -101,12 +101,8 @@ def _out_of_range(x: Array, y: Array) -> Array:
     return (y < 0) | (y >= 8 * x.dtype.itemsize)
 
 
-def bit_shift_scale(_z: Array, x: Array, y: Array, /, **_attributes: object) -> Scale:
-    """Exact; before opset 28 a shift by as many bits as the type has, or more, is not specified."""
-    return undetermined(_out_of_range(x, y))
-
-
-kernel("BitShift", since=11, scale=bit_shift_scale)(bit_shift)
+# Opset 11 takes unsigned numbers only, whose bits are moved out: opset 28 spells out what that leaves.
+kernel("BitShift", since=11, scale=exact)(bit_shift)
 
 
 def clip(x: Array, low: Array | None = None, high: Array | None = None, /) -> Array:
