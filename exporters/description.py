@@ -124,8 +124,9 @@ def result_lines(bundle: Bundle) -> Iterator[str]:
     for entry, proof in zip(bundle.manifest["graphs"], bundle.proofs, strict=True):
         name = f"{proof.graph}: " if len(bundle.proofs) > 1 else ""
         yield from (f"  {name}{line}" for line in dims_text(entry["dims"]))
-        yield f"  {name}graph in float64 against the module: {_figures([shape.graph for shape in proof.shapes])}"
-        yield f"  {name}ONNX Runtime against the module: {_figures([shape.runtime for shape in proof.shapes])}"
+        where = "shape" if len({_sizes(shape.sizes) for shape in proof.shapes}) == len(proof.shapes) else "input"
+        yield f"  {name}graph in float64 against the module: {_figures([shape.graph for shape in proof.shapes], where)}"
+        yield f"  {name}ONNX Runtime against the module: {_figures([shape.runtime for shape in proof.shapes], where)}"
         yield from [f"  {name}not optimised: {entry['remark']}"] if entry["remark"] else []
         yield from (f"  {name}not tried at {_sizes(sizes)}: the module says {why}" for sizes, why in proof.refused)
         yield from (f"  {name}{line}" for line in problems(proof))
@@ -140,12 +141,17 @@ def _head(bundle: Bundle) -> str:
     return f"{bundle.name}: {bundle.path} ({made}, {size:,} bytes)"
 
 
-def _figures(trials: Sequence[Trial]) -> str:
-    """`passed at 3 shapes, rms z at most 0.17 (allowed 8)`; every standing is counted and named."""
+def _figures(trials: Sequence[Trial], where: str) -> str:
+    """`passed at 3 shapes, rms z at most 0.17 (allowed 8)`; every standing is counted and named.
+
+    Args:
+        trials: what is counted.
+        where: "shape", or "input" where several inputs of one shape were tried.
+    """
     if not trials:
         return "not tried"
     counts = Counter(trial.standing for trial in trials)
-    text = ", ".join(f"{standing} at {count} shape{'s' * (count > 1)}" for standing, count in counts.items())
+    text = ", ".join(f"{standing} at {count} {where}{'s' * (count > 1)}" for standing, count in counts.items())
     figures = [item.rms_z for trial in trials for item in trial.comparisons if item.rms_z is not None]
     return f"{text}; rms z at most {max(figures):.2g} (allowed {LARGEST_RMS_Z:g})" if figures else text
 

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 import torch
@@ -79,6 +79,7 @@ def module_subject(
         made = _made(spec, factory)
     requests = [parse_input(text) for text in inputs]
     call = _call(spec, made, requests)
+    _check_values(spec, made.module)
     module = made.module.eval().cpu()
     module = module if dtype is None else module.to(torch_dtype(dtype))
     shelve(module, parameters.shelf)
@@ -90,13 +91,25 @@ def module_subject(
     )
 
 
+def _check_values(spec: str, module: nn.Module) -> None:
+    """Refuse parameters and buffers that have a shape only."""
+    empty = next((name for name, tensor in module.state_dict().items() if _is_tensor(tensor) and tensor.is_meta), None)
+    if empty is not None:
+        raise ExportError(f"{spec}: {empty} lies on the meta device, without values; make the module on the CPU")
+
+
+def _is_tensor(item: Any) -> TypeGuard[torch.Tensor]:
+    """Quantised modules keep other things in their state too."""
+    return isinstance(item, torch.Tensor)
+
+
 def _floating_dtype(module: nn.Module) -> str:
     """The floating-point type of most of the module's parameters; float32 where it has none."""
-    state = (tensor for tensor in module.state_dict().values() if tensor.is_floating_point())
     sizes: dict[str, int] = {}
-    for tensor in state:
-        name = str(tensor.dtype).removeprefix("torch.")
-        sizes[name] = sizes.get(name, 0) + tensor.numel()
+    for tensor in filter(_is_tensor, module.state_dict().values()):
+        if tensor.is_floating_point():
+            name = str(tensor.dtype).removeprefix("torch.")
+            sizes[name] = sizes.get(name, 0) + tensor.numel()
     return max(sizes, key=lambda name: sizes[name], default="float32")
 
 
@@ -174,6 +187,8 @@ def _made(spec: str, factory: Any) -> Made:
     with _users_code(f"{spec}()"):
         result = factory()
     match result:
+        case torch.jit.ScriptModule() | (torch.jit.ScriptModule(), *_):
+            raise ExportError(f"{spec}() gives TorchScript, which torch.export refuses; give the module behind it")
         case nn.Module():
             return Made(result, None, {})
         case (nn.Module() as module, args):
@@ -209,7 +224,13 @@ def _named_leaf(path: Sequence[str], leaf: Any, ports: list[Port], examples: dic
     """The name of a tensor, noted as a port with its example; a constant as it is."""
     if not isinstance(leaf, torch.Tensor):
         return Literal(leaf) if isinstance(leaf, str) else leaf
-    name, array = ".".join(path), to_numpy(on_cpu(leaf))
+    name = ".".join(path)
+    if leaf.is_complex():
+        raise ExportError(
+            f"input {name} is {str(leaf.dtype).removeprefix('torch.')}, which no graph of torch.onnx takes; "
+            "let forward take the real and imaginary parts (torch.view_as_complex)"
+        )
+    array = to_numpy(on_cpu(leaf))
     ports.append(Port(name, array.shape, FLOAT if array.dtype.name in DTYPES else array.dtype.name))
     examples[name] = array
     return name
@@ -222,8 +243,8 @@ def _declared_call(spec: str, signature: inspect.Signature, requests: Sequence[I
     unknown = [name for name in given if name not in signature.parameters]
     missing = [name for name in required if name not in given]
     if unknown or missing or not given:
-        wanted = ", ".join(missing or required)
-        problem = f"forward has no {unknown[0]!r}" if unknown else f"nothing says what {wanted or 'forward'} takes"
+        wanted = ", ".join(missing or required) or "forward's inputs"
+        problem = f"forward has no {unknown[0]!r}" if unknown else f"nothing gives an example of {wanted}"
         takes = ", ".join(signature.parameters)
         ways = [f"give --input NAME=SHAPE:DTYPE for each of {takes}"] if takes else []
         way_on = " or ".join([*ways, "let the factory return (module, args)"])

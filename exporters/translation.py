@@ -149,7 +149,8 @@ def _trace(module: nn.Module, spec: GraphSpec, feeds: Mapping[str, np.ndarray]) 
         if open_dims:
             shapes[tensors[port.name]] = dict.fromkeys(open_dims, torch.export.Dim.AUTO)
     with _translating(f"{spec.name}: torch.export cannot trace the module"), torch.no_grad():
-        nest = shapes.dynamic_shapes(module, args, kwargs)
+        # none where nothing is dynamic: torch 2.13 cannot match any with the arguments of `forward(x, **kwargs)`
+        nest = shapes.dynamic_shapes(module, args, kwargs) if dynamic else None
         return torch.export.export(module, args, kwargs, dynamic_shapes=nest, strict=False)
 
 

@@ -15,6 +15,7 @@ import torch.nn.functional as F  # noqa: N812 - its usual name
 from safetensors.torch import save_file
 
 from onnx_arch.errors import ExportError, InvalidArgumentError, MissingKernelError, WeightsError
+from onnx_arch.exporters.description import result_lines
 from onnx_arch.exporters.export import export_module
 from onnx_arch.exporters.factories import find_factory, sweep_sizes
 from onnx_arch.exporters.float64 import run_float64
@@ -51,6 +52,13 @@ def test_right_module_is_proved_at_other_opsets_and_types(zoo, name, opset, dtyp
     assert bundle.translation is Standing.PASSED
     assert bundle.runtime in (Standing.PASSED, Standing.UNSUPPORTED)
     assert bundle.written
+
+
+def test_positions_are_counted_exactly_in_narrow_types(zoo):
+    """The step of a `Range` was converted at export; moved in its last place it would count one position more."""
+    bundle = zoo("tokens", dtype="float16", dynamic=("tokens.1=sequence", "mask.1=sequence"))
+    assert "Range" in operators(bundle)
+    assert (bundle.written, bundle.translation) == (True, Standing.PASSED)
 
 
 @pytest.mark.parametrize(("name", "op_type"), [("branching", "If"), ("looping", "Loop")])
@@ -168,6 +176,22 @@ def test_random_module_is_unjudged_with_the_reason(zoo):
     assert "other values every time" in bundle.proofs[0].shapes[0].graph.message
 
 
+def test_outputs_without_a_number_are_unjudged(zoo):
+    bundle = zoo("nothing_to_compare")
+    assert (bundle.translation, bundle.runtime, bundle.is_wrong) == (Standing.UNJUDGED, Standing.UNJUDGED, False)
+    assert "unjudged at 2 inputs" in "\n".join(result_lines(bundle))
+
+
+def test_keywords_of_any_name_are_inputs(zoo):
+    bundle = zoo("keywords")
+    assert (bundle.translation, bundle.runtime) == (Standing.PASSED, Standing.PASSED)
+    assert [entry["name"] for entry in bundle.manifest["graphs"][0]["inputs"]] == [
+        "x",
+        "factors.first",
+        "factors.second",
+    ]
+
+
 def test_operator_without_a_kernel_is_unjudged_and_named(tmp_path, monkeypatch):
     find = evaluation.find_kernel
 
@@ -267,6 +291,9 @@ def test_weights_of_a_users_module(tmp_path, zoo):
         (f"{ZOO}:not_a_module", ExportError, r"returned int; allowed is a torch.nn.Module, \(module, args\)"),
         (f"{ZOO}:wrong_arguments", ExportError, "do not fit forward.*missing a required argument: 'k'"),
         (f"{ZOO}:only_module", InvalidArgumentError, "give --input NAME=SHAPE:DTYPE for each of q, k, v"),
+        (f"{ZOO}:scripted", ExportError, "TorchScript, which torch.export refuses"),
+        (f"{ZOO}:complex_input", ExportError, "input input is complex64, .* real and imaginary parts"),
+        (f"{ZOO}:without_values", ExportError, "weight lies on the meta device"),
         (f"{ZOO}", InvalidArgumentError, "allowed are an architecture, path/to/file.py:factory"),
         ("zoo.py:", InvalidArgumentError, "allowed are an architecture"),
     ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - its usual name
@@ -277,6 +278,34 @@ def leaves():
 
 def wrong_arguments():
     return ScaledDot(), (torch.randn(2, 3, 4),)
+
+
+def scripted():
+    with warnings.catch_warnings(action="ignore"):  # it is deprecated, and still in use
+        return torch.jit.trace(nn.Linear(2, 2), torch.randn(1, 2)), (torch.randn(1, 2),)
+
+
+def complex_input():
+    return nn.Identity(), (torch.randn(1, 2, dtype=torch.complex64),)
+
+
+def without_values():
+    return nn.Linear(2, 2, device="meta"), (torch.randn(1, 2),)
+
+
+class Scaled(nn.Module):
+    """Takes whatever keywords there are."""
+
+    def forward(self, x: Tensor, **factors: Tensor) -> Tensor:
+        return x * factors["first"] - factors["second"]
+
+
+def keywords():
+    return Scaled(), (torch.randn(2, 3),), {"first": torch.randn(3), "second": torch.randn(3)}
+
+
+def nothing_to_compare():
+    return nn.ReLU(), (torch.randn(0, 3),)
 
 
 not_callable = 3
