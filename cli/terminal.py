@@ -90,18 +90,23 @@ Place = str | os.PathLike[str]
 
 
 def check_targets(targets: Mapping[str, Place | None], read: Iterable[Place | None] = ()) -> None:
-    """Refuse options that would write over each other's file, or over one that the command reads.
+    """Refuse, before any work is done, what could not be written after it, and what would write over another file.
 
     Args:
         targets: where each option writes, by its name; None where it was not given. Devices may be shared.
         read: files that must stay as they are; None where one was not given.
 
     Raises:
-        InvalidArgumentError: two of them name one file.
+        InvalidArgumentError: two of them name one file, or a place that is no file.
+        StreamError: there is no such folder, or nothing can be written into it.
     """
     taken = {os.path.realpath(file): "" for file in read if file is not None}
     for option, target in targets.items():
-        if target is None or str(target) == STANDARD_OUTPUT or str(target).startswith("/dev/"):
+        if target is None or str(target).startswith("/dev/"):
+            continue
+        if str(target) == STANDARD_OUTPUT:
+            if option != "--json":
+                raise InvalidArgumentError(f"{option} {STANDARD_OUTPUT}: only --json goes to standard output")
             continue
         place = os.path.realpath(target)
         if taken.get(place) == "":
@@ -109,6 +114,23 @@ def check_targets(targets: Mapping[str, Place | None], read: Iterable[Place | No
         if place in taken:
             raise InvalidArgumentError(f"{option} and {taken[place]} name the same file: {os.fspath(target)}")
         taken[place] = option
+        if option in _ONE_FILE:
+            _check_place(os.fspath(target))
+
+
+_ONE_FILE = ("--json", "--junit", "--html")
+"""Options that write one file; `--save-weights` may make a folder."""
+
+
+def _check_place(target: str) -> None:
+    """Refuse what is a folder, or lies where nothing can be written."""
+    folder = os.path.dirname(target) or os.curdir
+    if not target or os.path.isdir(target):
+        raise StreamError(f"cannot write {target}: it is a folder")
+    if not os.path.isdir(folder):
+        raise StreamError(f"cannot write {target}: there is no folder {folder}")
+    if not os.access(folder, os.W_OK):
+        raise StreamError(f"cannot write {target}: nothing can be written into {folder}")
 
 
 def command_words() -> tuple[str, ...]:

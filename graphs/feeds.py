@@ -164,7 +164,8 @@ def load_npz(model: Model, path: Path) -> dict[str, np.ndarray]:
     try:
         arrays = _read_arrays(model, Path(path))
     except _CORRUPTED as error:
-        raise InvalidInputError(f"{path}: no readable .npz or .npy file: {' '.join(str(error).split())}") from error
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
+        raise InvalidInputError(f"{path}: no readable .npz or .npy file: {reason}") from error
     declared = {spec.name: spec for spec in model.graph.inputs}
     feeds = {name: _as_declared(array, declared.get(name)) for name, array in arrays.items()}
     try:

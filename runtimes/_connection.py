@@ -83,8 +83,12 @@ class Connection:
 
         Raises:
             RuntimeFailure: it did not start.
+            RuntimeUnavailableError: it is some other program.
         """
-        return self._checked(self._exchange(None, time_limit_s))[0]
+        try:
+            return self._checked(self._exchange(None, time_limit_s))[0]
+        except (MemoryError, OverflowError, ValueError) as error:  # another program's words, read as a length
+            raise RuntimeUnavailableError("it answers, but not as Python does with a worker's script") from error
 
     def call(self, request: Mapping[str, Any], time_limit_s: float, feeds: Mapping[str, Any] | None = None) -> Answer:
         """Send one request of `worker.py` and wait for its answer.

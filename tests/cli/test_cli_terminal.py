@@ -66,6 +66,28 @@ def test_check_targets_one_file_twice_is_refused_and_devices_are_shared(tmp_path
         check_targets({"--json": tmp_path / "a", "--html": tmp_path / "x" / ".." / "a"})
 
 
+@pytest.mark.parametrize(
+    ("target", "told"),
+    [
+        ("gone/a.html", "cannot write .*gone/a.html: there is no folder .*gone"),
+        (".", "cannot write .*: it is a folder"),
+        ("", "cannot write : it is a folder"),
+        ("shut/a.html", "cannot write .*a.html: nothing can be written into .*shut"),
+    ],
+)
+@pytest.mark.parametrize("option", ["--json", "--junit", "--html"])
+def test_check_targets_place_that_takes_no_file_is_refused_before_any_work(option, target, told, tmp_path, monkeypatch):
+    (tmp_path / "shut").mkdir()
+    monkeypatch.setattr("os.access", lambda folder, _mode: not folder.endswith("shut"))  # root may write anywhere
+    with pytest.raises(StreamError, match=told):
+        check_targets({option: f"{tmp_path}/{target}" if target else target})
+
+
+def test_check_targets_only_json_goes_to_standard_output():
+    with pytest.raises(InvalidArgumentError, match="--html -: only --json goes to standard output"):
+        check_targets({"--html": "-"})
+
+
 def test_check_targets_file_that_is_read_is_never_written(tmp_path):
     (tmp_path / "link").symlink_to(tmp_path / "model.onnx")
     with pytest.raises(InvalidArgumentError, match=r"--json .*link would overwrite a file that is read"):

@@ -26,6 +26,12 @@ def test_program_that_is_no_interpreter_is_unavailable(relu) -> None:
         open_session(relu, RuntimeOptions(python="/bin/false"))
 
 
+@pytest.mark.parametrize("program", ["/bin/cat", "/bin/echo"])
+def test_program_that_prints_something_else_is_unavailable(relu, program) -> None:
+    with pytest.raises(RuntimeUnavailableError, match=f"cannot run in {program}: it answers, but not as Python does"):
+        open_session(relu, RuntimeOptions(python=program))
+
+
 def test_interpreter_without_numpy_is_unavailable(relu, make_interpreter) -> None:
     python = make_interpreter()
     with pytest.raises(RuntimeUnavailableError, match=r"cannot run in .*python: No module named 'numpy'$"):
