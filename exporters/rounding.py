@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..graphs.evaluation import Observer, evaluate_model
-from ..graphs.model import Model, Node
+from ..graphs.model import Graph, Model, Node
 from ..operators.mapped import give_back_array, give_back_heap
 from ..operators.storage import float_format, is_float
 
@@ -62,8 +62,8 @@ def translation_spread(
 
     In float32 that is `rounding` itself. In float64 it is what `rounding` would be in float32, because ONNX keeps
     attributes (epsilon, alpha) in that type whatever the tensors have. In narrower types rounding everywhere would hide
-    a wrong operator, and nothing but constants was rounded: so each of them is moved within its own last place, and for
-    the attributes the scale of float32 is added.
+    a wrong operator, and nothing but constants was rounded: so each of them is moved within its own last place (but for
+    those of `Range`, which must be right to the bit), and for the attributes the scale of float32 is added.
 
     Args:
         model: the graph.
@@ -90,12 +90,21 @@ def _moved(model: Model, rounded: frozenset[str], sample: int) -> Model:
     """The model with each rounded constant moved within its last place."""
     rng = np.random.default_rng([sample, len(rounded)])
     initializers = dict(model.graph.initializers)
-    for name in sorted(rounded & initializers.keys()):
+    for name in sorted(rounded & initializers.keys() - _counting(model.graph)):
         tensor = initializers[name]
         if is_float(tensor.dtype):
             step = 2.0 ** -(float_format(tensor.dtype).fraction_bits + 1)
             initializers[name] = tensor.astype(np.float64) * (1 + step * rng.uniform(-1, 1, tensor.shape))
     return replace(model, graph=replace(model.graph, initializers=initializers))
+
+
+def _counting(graph: Graph) -> set[str]:
+    """What `Range` takes, in a graph and those inside it: moved, it gives another number of elements."""
+    found: set[str] = set()
+    for node in graph.nodes:
+        found |= set(node.inputs) if node.op_type == "Range" else set()
+        found |= {name for inner in node.attributes.values() if isinstance(inner, Graph) for name in _counting(inner)}
+    return found
 
 
 def _deviation(clean: Outputs, runs: Iterable[Outputs], count: int) -> Outputs:
