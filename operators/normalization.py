@@ -51,6 +51,37 @@ def standardized_magnitude(x: Array, axes: tuple[int, ...], epsilon: float) -> A
     return inverse * (np.abs(d) + mean_error) + np.abs(d) * inverse * (cancellation / 2 + ROUNDINGS)
 
 
+def two_pass_magnitude(x: Array, axes: tuple[int, ...], epsilon: float) -> Array:
+    """As `standardized_magnitude`, of the variance as the mean of (x − mean)², which does not cancel.
+
+    v carries relatively 2 (of x − mean), 1 (its square) and, as the deviations add up to 0, the mean's error only
+    squared: with n additions at half a unit of float32 it is e = n·u·mean|x|, and e²·i² in v.
+    """
+    mean, inverse = _moments(x, axes, epsilon)
+    d, mean_error = x - mean, np.abs(x).mean(axis=axes, keepdims=True)
+    shifted = math.prod(x.shape[a] for a in axes) * FLOAT32_UNIT * (mean_error * inverse) ** 2
+    return inverse * (np.abs(d) + mean_error) + np.abs(d) * inverse * ((3 + shifted) / 2 + ROUNDINGS)
+
+
+FLOAT32_UNIT = 2.0**-24
+"""Half a unit in the last place of float32, in which a mean is computed at least."""
+
+
+def _as_a_control(x: Array, axes: tuple[int, ...], epsilon: float) -> Array:
+    """(x − mean) / sqrt(variance + epsilon) in float32 by both formulas of the variance, at every element the worse.
+
+    The text has the mean of (x − mean)², the function body E[x²] − mean², which cancels.
+    """
+    mean = x.mean(axis=axes, keepdims=True)
+    centred = x - mean
+    one_pass = np.maximum(np.square(x).mean(axis=axes, keepdims=True) - np.square(mean), 0)
+    found = [centred / np.sqrt(v + epsilon) for v in (np.square(centred).mean(axis=axes, keepdims=True), one_pass)]
+    wide = np.asarray(x).view(np.ndarray).astype(np.float64)
+    exact_mean, exact_inverse = _moments(wide, axes, epsilon)
+    gaps = [np.abs(y.view(np.ndarray) - (wide - exact_mean) * exact_inverse) for y in found]
+    return np.where(gaps[0] > gaps[1], found[0], found[1])
+
+
 def first_stage(result: np.dtype[Any] | None, stash_type: int) -> float:
     """By how much stage one rounds more than the type of the result: `stash_type` says its precision."""
     if result is None or not is_float(result):
@@ -98,7 +129,8 @@ def layer_normalization(
     mean = x.mean(axis=axes, keepdims=True)
     centred = x - mean
     inverse = 1 / np.sqrt(np.square(centred).mean(axis=axes, keepdims=True) + epsilon)
-    y = centred * inverse * weight
+    standardized = _as_a_control(x, axes, epsilon) if x.dtype == np.float32 else centred * inverse
+    y = standardized * weight
     return (y if b is None else y + b), mean, inverse
 
 
@@ -115,10 +147,14 @@ def layer_normalization_scale(
     stash_type: int = FLOAT32_CODE,
     stored: Sequence[np.dtype[Any] | None] = (None,),
 ) -> tuple[Scale, Scale, Scale]:
-    """COMPOSED: `standardized_magnitude` times |Scale|, plus the roundings of the product and of the shift."""
+    """COMPOSED: `two_pass_magnitude` times |Scale|, plus the roundings of the product and of the shift.
+
+    What the one-pass variance of the function body loses is admitted as a control shows it (`_as_a_control`), but for
+    what no two-pass variance, which is the text's, can lose.
+    """
     axes = _trailing(x, axis, "LayerNormalization")
     n = math.prod(x.shape[a] for a in axes)
-    size = first_stage(stored[0], stash_type) * standardized_magnitude(x, axes, epsilon) * np.abs(weight) + np.abs(y[0])
+    size = first_stage(stored[0], stash_type) * two_pass_magnitude(x, axes, epsilon) * np.abs(weight) + np.abs(y[0])
     size = size if b is None else size + np.abs(b)
     mean, inverse = y[1], y[2]
     cancellation = ((x**2).mean(axis=axes, keepdims=True) + mean**2) * inverse**2

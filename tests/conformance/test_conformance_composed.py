@@ -119,8 +119,13 @@ def test_layer_normalization_of_everyone_passes(length: int, kind: str, seed: in
         "PyTorch": functional.layer_norm(tensors[0], (length,), tensors[1], tensors[2], EPSILON).numpy(),
         "NumPy": _two_passes(x, w, b, _sum),
         "loops": _two_passes(x, w, b, _loop),
-        "one pass": _one_pass(x, w, b, _loop),
     }
+    one_pass = _one_pass(x, w, b, _loop)
+    if kind == "mean 100" and length <= 1024:  # what the text's variance cannot lose, by its certain bound
+        row = judge("LayerNormalization", [x, w, b], one_pass)
+        assert row.outcome is Outcome.FAILED, row.message
+    elif kind != "mean 100":
+        results["one pass"] = one_pass
     _passes("LayerNormalization", [x, w, b], results)
 
 
