@@ -16,10 +16,10 @@ def where_is(flat_index: int, shape: tuple[int, ...]) -> str:
 
 def judge_exact(actual: Array, reference: Array, scale: Scale) -> Verdict:
     """Bit for bit, integers within `terms` steps; −0 equals +0 (reported), NaN equals NaN; elements with infinite
-    `terms` are left open."""
-    if _same_bits(actual, reference):
-        return Verdict(Outcome.PASSED, "exact", max_abs=0.0)
+    `terms` are left open, and a tensor of nothing else is unjudged."""
     terms = np.asarray(scale.terms, np.float64)
+    if _same_bits(actual, reference) and not np.isinf(terms).any():
+        return Verdict(Outcome.PASSED, "exact", max_abs=0.0)
     if actual.dtype.kind in "OUS":
         same = actual.astype(object) == reference.astype(object)
     else:
@@ -28,6 +28,8 @@ def judge_exact(actual: Array, reference: Array, scale: Scale) -> Verdict:
         if (terms > 0).any() and actual.dtype.kind not in "bc" and not is_float(actual.dtype):
             same = same | (np.abs(actual.astype(np.float64) - reference.astype(np.float64)) <= terms)
     open_elements = np.broadcast_to(np.isinf(terms), reference.shape)
+    if open_elements.size and open_elements.all():
+        return Verdict(Outcome.UNJUDGED, "exact", message=UNDETERMINED)
     wrong = ~np.asarray(same, bool) & ~open_elements
     if wrong.any():
         return _exact_failure(actual, reference, wrong)
@@ -35,8 +37,17 @@ def judge_exact(actual: Array, reference: Array, scale: Scale) -> Verdict:
         Outcome.PASSED,
         "exact",
         max_abs=_largest_difference(actual, reference, ~open_elements),
-        message=_zero_signs(actual, reference),
+        message="; ".join(filter(None, (left_open(open_elements), _zero_signs(actual, reference)))),
     )
+
+
+UNDETERMINED = "dtype and shape are right; the specification determines no element"
+
+
+def left_open(where: Array) -> str:
+    """How many elements the specification leaves open, or ""."""
+    count = int(np.count_nonzero(where))
+    return f"{count} of {where.size} elements are not determined by the specification" if count else ""
 
 
 _UNSIGNED = {1: np.uint8, 2: np.uint16, 4: np.uint32, 8: np.uint64}

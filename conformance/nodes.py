@@ -139,7 +139,7 @@ def _suspicious(local: Local, verdict: Verdict) -> bool:
         return scale.rule is Rule.COMPOSED and verdict.rms_z > COMPOSED_RMS
     if scale.rule not in (Rule.DOT, Rule.COMPOSED):
         return False
-    most = float(np.max(scale.terms))
+    most = scale.most_terms
     if local.call.entry.products is not None:  # a sample of the outputs is enough to see it
         return most > 0 and verdict.rms_z > SAMPLED_RMS
     return most > 0 and verdict.rms_z > max(SAMPLED_RMS, 0.4 * NARROW_RMS / math.sqrt(most))

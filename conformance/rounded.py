@@ -12,7 +12,7 @@ from ..operators.parallel import for_each
 from ..operators.rounding import growth, half_unit, natural_spread
 from ..operators.scale import Array, Rule, Scale
 from ..operators.storage import FloatFormat, float_format
-from .exactness import where_is
+from .exactness import UNDETERMINED, left_open, where_is
 from .results import Outcome, Verdict
 from .witness import Witness
 
@@ -49,9 +49,7 @@ def rule_name(scale: Scale | None) -> str:
         return ""
     if scale.rule in (Rule.EXACT, Rule.DISTRIBUTION):
         return scale.rule.value
-    terms = np.asarray(scale.terms, np.float64)
-    largest = float(terms[np.isfinite(terms)].max(initial=0.0))
-    return f"{scale.rule.value}({largest:.6g})"
+    return f"{scale.rule.value}({scale.most_terms:.6g})"
 
 
 def judge_rounded(actual: Array, reference: Array, scale: Scale, witness: Witness | None) -> Verdict:
@@ -70,6 +68,25 @@ def _in_full(judged: Judged, witness: Witness | None) -> Verdict:
     wrong = "" if finite.all() else _wrong_special(judged, wide, finite)
     if wrong:
         return Verdict(Outcome.FAILED, judged.rule, message=wrong)
+    unknown = _left_open(judged)
+    if unknown.all():
+        return Verdict(Outcome.UNJUDGED, judged.rule, message=UNDETERMINED)
+    verdict = _by_deviation(judged, wide, finite, witness)
+    if verdict.outcome is Outcome.FAILED or not unknown.any():
+        return verdict
+    return replace(verdict, message="; ".join(filter(None, (left_open(unknown), verdict.message))))
+
+
+def _left_open(judged: Judged) -> Array:
+    """Elements that the specification leaves open: infinite `terms`, or an infinite magnitude of a finite value."""
+    size, terms = np.asarray(judged.scale.magnitude), np.asarray(judged.scale.terms, np.float64)
+    if not (np.isinf(size.max(initial=0.0)) or np.isinf(terms.max(initial=0.0))):
+        return np.zeros((), bool)
+    unknown = np.isinf(terms) | (np.isinf(size) & np.isfinite(judged.reference))
+    return np.broadcast_to(unknown, judged.reference.shape)
+
+
+def _by_deviation(judged: Judged, wide: Array, finite: Array, witness: Witness | None) -> Verdict:
     z, gap = _deviations(judged, wide, finite)
     verdict = _figures(judged, z, gap)
     missed = _nonzero_at_zero_scale(judged, gap)
@@ -132,6 +149,8 @@ def _block_figures(flat: Sequence[Array], format_: FloatFormat) -> tuple[float, 
         peak = float(z.max())
         if not peak <= OUTLIER_FLOOR:
             return math.inf, math.inf, math.inf
+        if np.isinf(s.max()):
+            return math.inf, math.inf, math.inf  # some elements are left open, and it is to be said
         if s.min() == 0 and bool(((s == 0) & (gap > 0)).any()):
             return math.inf, math.inf, math.inf
         largest, largest_gap = max(largest, peak), max(largest_gap, float(gap.max()))
@@ -159,8 +178,8 @@ def _wrong_special(judged: Judged, wide: Array, finite: Array) -> str:
         )
         open_sum = (judged.scale.rule is not Rule.ULP) & _may_overflow(wide, reference, size, limit)
         # An infinity in float64 for float64's own overflow is judged by the first rule alone.
-        left_open = np.isinf(np.asarray(judged.scale.terms, np.float64))
-        bad = ~finite & ~(same | rounded_over | saturated | open_sum | left_open)
+        unspecified = np.isinf(np.asarray(judged.scale.terms, np.float64))
+        bad = ~finite & ~(same | rounded_over | saturated | open_sum | unspecified)
         unbounded = np.isfinite(reference) & np.isfinite(wide) & np.isnan(size)
     bad |= unbounded
     if not bad.any():
@@ -190,8 +209,7 @@ def _kind(value: float) -> str:
 
 
 def _k(judged: Judged) -> float:
-    terms = np.asarray(judged.scale.terms, np.float64)
-    largest = float(terms[np.isfinite(terms)].max(initial=0.0))
+    largest = judged.scale.most_terms
     doubled = 2 if judged.format.fraction_bits > MOST_REFERENCE_BITS else 1
     if judged.scale.rule is Rule.ULP:
         return largest * doubled
@@ -314,9 +332,7 @@ MOST_SUMMANDS = 1 << 19
 
 
 def _most_suspects(judged: Judged) -> int:
-    terms = np.asarray(judged.scale.terms, np.float64)
-    longest = float(terms[np.isfinite(terms)].max(initial=1.0))
-    return int(min(max(MOST_SUMMANDS / max(longest, 1.0), LEAST_SUSPECTS), MOST_SUSPECTS))
+    return int(min(max(MOST_SUMMANDS / max(judged.scale.most_terms, 1.0), LEAST_SUSPECTS), MOST_SUSPECTS))
 
 
 def _suspects(relative: Array, standing_out: Array, most: int) -> Array:

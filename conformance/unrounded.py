@@ -179,7 +179,7 @@ def _reading(node: Node, trial: Trial, index: int, actual: Mapping[str, Any]) ->
     error = np.zeros(data.shape)
     if trial.local.scales is not None and index < len(trial.local.scales):
         scale = trial.local.scales[index]
-        error = error + scale.magnitude * (4.0 * np.sqrt(np.max(scale.terms)) * WIDE_HALF_UNIT)
+        error = error + scale.magnitude * (4.0 * np.sqrt(scale.most_terms) * WIDE_HALF_UNIT)
     if trial.chosen and node.op_type not in CONTRACTIONS:  # whose own errors are larger
         error = error + _moved(node, trial.chosen, trial.local, actual)[index]
     return Reading(data, np.nan_to_num(error, posinf=0.0).astype(np.float32))

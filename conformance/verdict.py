@@ -26,7 +26,7 @@ import numpy as np
 from ..operators.laws import Law
 from ..operators.scale import Array, Rule, Scale
 from ..operators.storage import is_float
-from .exactness import judge_exact
+from .exactness import UNDETERMINED, judge_exact
 from .results import Outcome, Verdict
 from .rounded import judge_rounded, rule_name
 from .witness import Witness
@@ -68,16 +68,17 @@ def judge(
     return _judge_values(np.asarray(actual), reference, scale, witness)
 
 
-def _judge_draws(actual: Array, law: Law) -> Verdict:
-    """Whether random values can have been drawn from their law; unjudged where there are too few."""
+def _judge_whole(actual: Array, law: Law, rule: str) -> Verdict:
+    """Whether random values can have been drawn from their law, or a text or set can mean its values; unjudged where
+    that cannot be told."""
     found = law.examine(actual)
     outcome = Outcome.UNJUDGED if found.possible is None else Outcome.PASSED if found.possible else Outcome.FAILED
-    return Verdict(outcome, Rule.DISTRIBUTION.value, message=found.text)
+    return Verdict(outcome, rule, message=found.text)
 
 
 def _judge_values(actual: Array, reference: Array, scale: Scale, witness: Witness | None) -> Verdict:
     if scale.law is not None:
-        return _judge_draws(actual, scale.law)
+        return _judge_whole(actual, scale.law, rule_name(scale))
     if scale.rule is Rule.EXACT or not (is_float(actual.dtype) or actual.dtype.kind == "c"):
         return judge_exact(actual, reference, scale)
     if actual.dtype.kind == "c":
@@ -136,9 +137,14 @@ def _few(keys: Iterable[Any]) -> str:
 
 
 def combine(verdicts: Sequence[Verdict]) -> Verdict:
-    """One verdict for several outputs: the worst outcome, the largest figures."""
+    """One verdict for several outputs: the worst outcome, the largest figures.
+
+    An output of which the specification determines nothing (the mask of a Dropout that drops nothing) counts only where
+    there is no other.
+    """
     order = (Outcome.FAILED, Outcome.UNJUDGED, Outcome.PASSED)
-    worst = min(verdicts, key=lambda v: (order.index(v.outcome), -_relative_rms(v)))
+    settled = [v for v in verdicts if v.message != UNDETERMINED] or verdicts
+    worst = min(settled, key=lambda v: (order.index(v.outcome), -_relative_rms(v)))
     with_z = [v for v in verdicts if v.max_z is not None]
     return replace(
         worst,

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
+import re
 from functools import cache
 from typing import Any
 
 import ml_dtypes
 import numpy as np
 
+from .readings import is_number
 from .scale import Array
 from .storage import float_format, is_float
 
@@ -28,6 +31,7 @@ _SHORT_INTEGERS = {
     np.dtype(ml_dtypes.uint4): (np.dtype(np.uint8), 0, 15),
 }
 _EXACT_INTEGERS = 2.0**53
+_WHOLE = re.compile(r"[+-]?\d+", re.ASCII)
 _AT_LEAST = {"up": 0.5, "nearest": np.nextafter(0.75, 0), "down": 1.0}
 """The fraction in [½, 1) beyond which a value goes to the next power of two; "nearest" takes the tie at ¾ up."""
 
@@ -89,7 +93,7 @@ def is_open(values: Array, dtype: DType) -> Array:
     """Which elements the specification does not determine when `values` are converted to `dtype`.
 
     A float outside an integer type's range, NaN in a type without it, negative powers of two, text that is not a plain
-    number and the digits of a float's text; and where rounding through float32 differs from rounding once.
+    number; and where rounding through float32 differs from rounding once.
     """
     values = widen(values)
     if dtype.kind in "OUT":
@@ -196,15 +200,20 @@ def _parse_integer(text: str) -> int:
 
 
 def _is_plain(values: Array, dtype: DType) -> Array:
-    parse = float if is_float(dtype) else int
-    plain = [dtype.kind != "b" and _parses(parse, _text(value), dtype) for value in values.ravel().tolist()]
-    return np.array(plain, bool).reshape(values.shape)
+    """Texts of which the specification says what number they are, and which number of `dtype` that is."""
+    texts = [_text(value) for value in values.ravel().tolist()]
+    plain = np.array([dtype.kind != "b" and _parses(text, dtype) for text in texts], bool).reshape(values.shape)
+    if not is_float(dtype):
+        return plain
+    numbers = np.array([_parse_float(text) for text in texts], np.float64).reshape(values.shape)
+    return plain & ~_rounds_twice(numbers, dtype)
 
 
-def _parses(parse: type[float] | type[int], text: str, dtype: DType) -> bool:
-    try:
-        value = parse(text)
-    except ValueError:
+def _parses(text: str, dtype: DType) -> bool:
+    """Whether a text is a number of the grammar that Cast names, within the range of `dtype`."""
+    if is_float(dtype):
+        return is_number(text) and (not math.isinf(float(text)) or text.lower().endswith("inf"))
+    if not _WHOLE.fullmatch(text):
         return False
-    low, high = (-np.inf, np.inf) if is_float(dtype) else integer_limits(dtype)
-    return bool(np.isnan(value)) or low <= value <= high
+    low, high = integer_limits(dtype)
+    return low <= int(text) <= high

@@ -26,6 +26,13 @@ def opened(scale: Scale, where: Array) -> Scale:
     return replace(scale, magnitude=np.where(where, np.inf, scale.magnitude))
 
 
+def unspecified(scale: Scale, where: Array) -> Scale:
+    """The scale with no bound where the specification names no value: there even NaN in the reference says nothing."""
+    if not np.any(where):
+        return scale
+    return replace(opened(scale, where), terms=np.where(where, np.inf, scale.terms))
+
+
 def overflows(size: Array, dtype: DType | None) -> Array:
     """Where a sum whose absolute summands add up to `size` may overflow."""
     if dtype is None or not is_float(dtype):

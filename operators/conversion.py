@@ -10,10 +10,11 @@ import numpy as np
 import onnx
 
 from ..errors import InvalidAttributeError, InvalidInputError
-from ._casting import DType, convert, is_open
+from ._casting import DType, convert, is_open, widen
 from ._elementwise import undetermined
+from .readings import Texts
 from .registry import kernel
-from .scale import Array, Scale
+from .scale import Array, Rule, Scale
 
 Stored = tuple[DType | None, ...]
 
@@ -37,14 +38,18 @@ def _rounding(round_mode: str) -> str:
     return round_mode
 
 
-def cast_scale(y: Array, x: Array, /, **_attributes: object) -> Scale:
-    """Exact, open where the specification does not determine the result (`_casting.is_open`)."""
+def cast_scale(y: Array, x: Array, /, *, stored: Stored = (), **_attributes: object) -> Scale:
+    """Exact, open where the specification does not determine the result (`_casting.is_open`); a number's text is read
+    back (`readings.Texts`)."""
+    if y.dtype.kind in "OUT" and widen(x).dtype.kind in "fiu":
+        source = next((dtype for dtype in stored if dtype is not None), x.dtype)
+        return Scale(np.zeros(()), 0, Rule.EXACT, law=Texts(widen(x), source))
     return undetermined(is_open(x, y.dtype))
 
 
-def cast_like_scale(y: Array, x: Array, _target: Array, /, **_attributes: object) -> Scale:
+def cast_like_scale(y: Array, x: Array, _target: Array, /, *, stored: Stored = (), **_attributes: object) -> Scale:
     """As for Cast."""
-    return cast_scale(y, x)
+    return cast_scale(y, x, stored=stored[:1])
 
 
 def bit_cast_scale(y: Array, x: Array, /, **_attributes: object) -> Scale:

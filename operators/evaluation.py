@@ -65,10 +65,9 @@ class Call:
         """Those of the keywords that another function of this operator (scale, products) declares; what the seam knows
         it may declare although the kernel does not."""
         wanted = parameters(function)
-        if "**" in wanted:
-            return self.keywords
         seam = {"stored": self.stored, "output_count": self.output_count, "opset": self.opset}
-        return {k: v for k, v in {**seam, **self.keywords}.items() if k in wanted}
+        known = {**{k: v for k, v in seam.items() if k in wanted}, **self.keywords}
+        return known if "**" in wanted else {k: v for k, v in known.items() if k in wanted}
 
 
 def prepare(

@@ -47,7 +47,7 @@ def natural_spread(scale: Scale, reference: Array, format_: FloatFormat) -> Arra
         return np.minimum(np.asarray(scale.terms, np.float64), 8.0) / math.sqrt(3)
     if scale.spread is not None:
         return np.asarray(scale.spread, np.float64)
-    k = growth(float(np.max(scale.terms, initial=0)), format_)
+    k = growth(scale.most_terms, format_)
     with np.errstate(all="ignore"):
         share = np.where(scale.magnitude > 0, np.abs(reference) / scale.magnitude, 0.0)
     return np.sqrt(1 + k * NAIVE_VARIANCE * np.nan_to_num(np.minimum(share, 1.0)) ** 2)

@@ -54,7 +54,8 @@ class Scale:
         rule: the family.
         spread: for DOT and COMPOSED, the standard deviation of z that sums in their natural order have, as a number
             or per element; None lets the verdict derive it from `terms` and the cancellation |y| / magnitude.
-        law: for DISTRIBUTION, what the values are drawn from; None where that is not known.
+        law: for DISTRIBUTION, what the values are drawn from, None where that is not known; for EXACT, what a tensor
+            means that may be written in several ways (`readings`), None where its elements are compared.
     """
 
     magnitude: Array
@@ -62,6 +63,12 @@ class Scale:
     rule: Rule
     spread: float | Array | None = None
     law: Law | None = None
+
+    @property
+    def most_terms(self) -> float:
+        """The largest of `terms`, those of elements that are left open aside."""
+        terms = np.asarray(self.terms, np.float64)
+        return float(terms[np.isfinite(terms)].max(initial=0.0))
 
 
 ScaleFunction = Callable[..., "Scale | tuple[Scale, ...]"]

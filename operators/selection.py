@@ -8,8 +8,9 @@ import numpy as np
 
 from ..errors import InvalidInputError
 from ._elementwise import undetermined
+from .readings import AnyOrder
 from .registry import kernel, scale
-from .scale import Array, Scale, exact
+from .scale import Array, Rule, Scale, exact
 
 
 def _arg(x: Array, axis: int, keepdims: int, select_last_index: int, *, largest: bool) -> Array:
@@ -56,7 +57,7 @@ def _top_k(x: Array, k: int, axis: int, *, largest: bool) -> tuple[Array, Array]
     return np.take_along_axis(x, first, axis=axis), first
 
 
-@kernel("TopK", since=1, scale=exact)
+@kernel("TopK", since=1)
 def top_k_attribute(x: Array, /, *, k: int, axis: int = -1) -> tuple[Array, Array]:
     """Spec: TopK, since 1 (`k` as an attribute)."""
     return _top_k(x, k, axis, largest=True)
@@ -74,17 +75,43 @@ def top_k(x: Array, k: Array, /, *, axis: int = -1, largest: int = 1, sorted: in
         sorted: since 11: 0 leaves the order open; here it is sorted all the same.
 
     Returns:
-        values and int64 indices, (…, k, …); the lower index first among equal values; NaN counts as the largest.
+        values and int64 indices, (…, k, …); the lower index first among equal values.
 
     Spec: TopK, since 10, 11 and 24
     """
     return _top_k(x, int(k.reshape(-1)[0]), axis, largest=bool(largest))
 
 
+def _unordered(x: Array, axis: int) -> Array:
+    """Rows along `axis` that hold a NaN, which is neither larger nor smaller than anything."""
+    return np.any(x != x, axis=axis, keepdims=True)  # noqa: PLR0124 (NaN, in any dtype)
+
+
+@scale("TopK", since=1)
+def top_k_attribute_scale(y: tuple[Array, Array], x: Array, /, *, axis: int = -1) -> tuple[Scale, ...]:
+    """Exact; open for a row that holds a NaN, whose rank the specification does not name."""
+    return (undetermined(_unordered(x, axis)),) * 2
+
+
 @scale("TopK", since=10)
-def top_k_scale(y: tuple[Array, Array], x: Array, k: Array, /, *, sorted: int = 1) -> tuple[Scale, ...]:  # noqa: A002
-    """Exact; with sorted=0 and k > 1 the order is open: no single element is determined (`terms` infinite)."""
-    return (undetermined(np.array(not sorted and int(k.reshape(-1)[0]) > 1)),) * 2
+def top_k_scale(
+    y: tuple[Array, Array],
+    x: Array,
+    k: Array,
+    /,
+    *,
+    axis: int = -1,
+    sorted: int = 1,  # noqa: A002
+) -> tuple[Scale, ...]:
+    """Exact; open for a row that holds a NaN, whose rank the specification does not name. With sorted=0 the order is
+    open, but not which elements are taken, unless one that is left out equals one that is taken."""
+    unknown = _unordered(x, axis)
+    if sorted or not y[0].size:
+        return (undetermined(unknown),) * 2
+    last = np.take(y[0], [-1], axis=axis)
+    tied = (x == last).sum(axis=axis, keepdims=True) > (y[0] == last).sum(axis=axis, keepdims=True)
+    laws = (AnyOrder(y[0], axis, unknown), AnyOrder(y[1], axis, unknown | tied))
+    return tuple(Scale(np.zeros(()), 0, Rule.EXACT, law=law) for law in laws)
 
 
 @kernel("Unique", since=11, scale=exact)
@@ -99,8 +126,13 @@ def unique(x: Array, /, *, axis: int | None = None, sorted: int = 1) -> tuple[Ar
     Returns:
         the distinct values; where each occurs first; which of them each element is; how often each occurs (int64).
 
+    Raises:
+        InvalidInputError: NaN: whether it equals itself, and where it is sorted, the specification does not say.
+
     Spec: Unique, since 11
     """
+    if (x != x).any():  # noqa: PLR0124 (NaN, in any dtype)
+        raise InvalidInputError("Unique is not determined: there is a NaN")
     values, first, inverse, counts = np.unique(x, return_index=True, return_inverse=True, return_counts=True, axis=axis)
     inverse = inverse.reshape(-1)
     if not sorted:

@@ -9,7 +9,9 @@ import numpy as np
 import onnx
 from onnx import helper
 
-from onnx_arch.operators.evaluation import prepare
+from onnx_arch.conformance.results import Verdict
+from onnx_arch.conformance.verdict import judge
+from onnx_arch.operators.evaluation import output_dtypes, prepare
 from onnx_arch.operators.scale import Array, Rule, Scale
 from onnx_arch.operators.storage import encode
 
@@ -37,6 +39,14 @@ def beyond(actual: Array, op_type: str, *inputs: Any, opset: int, output: int = 
     reference, scale = references[output], scales[output]
     assert actual.shape == reference.shape, f"{op_type}: {actual.shape}, reference {reference.shape}"
     return int(np.count_nonzero(~_within(actual, reference, scale)))
+
+
+def verdict_on(actual: Any, op_type: str, *inputs: Any, opset: int, output: int = 0, **attributes: Any) -> Verdict:
+    """The verdict on one stored output of a node, without a witness."""
+    node = prepare(op_type, inputs, attributes, opset=opset, output_count=output + 1)
+    outputs, scales = node.judged()
+    scale = None if scales is None else scales[output]
+    return judge(actual, outputs[output], output_dtypes(node, outputs)[output], scale)
 
 
 def _within(actual: Array, reference: Array, scale: Scale) -> Array:

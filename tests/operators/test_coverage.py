@@ -15,6 +15,7 @@ import numpy as np
 import onnx
 import pytest
 
+from onnx_arch.conformance.exactness import UNDETERMINED
 from onnx_arch.conformance.results import Outcome
 from onnx_arch.conformance.verdict import judge
 from onnx_arch.conformance.witness import witness_for
@@ -88,7 +89,7 @@ def stored(value: Any, dtype: Any, scale: Scale, rng: np.random.Generator) -> An
         return [stored(item, dtype, scale, rng) for item in value]
     if not isinstance(value, np.ndarray):
         return value
-    if scale.law is not None:
+    if scale.law is not None and scale.rule is Rule.DISTRIBUTION:
         return drawn(scale.law, value.shape, rng).astype(dtype)
     wide = is_float(value.dtype) or value.dtype.kind == "c"
     return encode(value, dtype) if wide and dtype is not None else value
@@ -128,8 +129,10 @@ def observed(schema: Any, sample: Sample) -> Iterator[Pair]:
         actual = stored(reference, dtype, scale, np.random.default_rng(index))
         witness = witness_for(call, index, reference, scale) if isinstance(reference, np.ndarray) else None
         verdict = judge(actual, reference, dtype, scale, witness)
-        assert verdict.outcome is Outcome.PASSED, f"{label(schema)} output {index}: {verdict.outcome} {verdict.message}"
-        if scale.law is None and isinstance(reference, np.ndarray):
+        is_open = verdict.message == UNDETERMINED  # masks of no dropout, linear Resize of booleans
+        right = verdict.outcome is (Outcome.UNJUDGED if is_open else Outcome.PASSED)
+        assert right, f"{label(schema)} output {index}: {verdict.outcome} {verdict.message}"
+        if not is_open and scale.law is None and isinstance(reference, np.ndarray):
             assert_a_fault_fails(schema, actual, reference, dtype, scale)
         yield "rule", scale.rule.value
         yield from ((formal(schema.outputs, index), name) for name in type_names(actual))

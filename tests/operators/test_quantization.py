@@ -12,11 +12,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from onnx_arch.conformance.results import Outcome
 from onnx_arch.errors import InvalidAttributeError, InvalidInputError
 from onnx_arch.operators.evaluation import output_dtypes, prepare
 from onnx_arch.operators.scale import Array
 
-from .judging import beyond, call, run_onnxruntime
+from .judging import beyond, call, run_onnxruntime, verdict_on
 from .node_cases import Case, cases, check_case, check_signature, examples, versions
 
 OPERATORS = {"BitCast", "Cast", "CastLike", "DequantizeLinear", "DynamicQuantizeLinear", "QuantizeLinear"}
@@ -178,11 +179,63 @@ def test_cast_from_strings_reads_numbers() -> None:
     assert is_open.tolist() == [False, False, True]
 
 
-def test_cast_to_strings_writes_integers_and_leaves_floats_open() -> None:
-    y, is_open = cast(np.array([-5, 2**62]), object)
-    assert y.tolist() == ["-5", str(2**62)]
-    assert not is_open.any()
-    assert cast(np.array([0.5]), object)[1].all()
+def test_cast_from_strings_leaves_open_what_python_alone_takes_for_a_number() -> None:
+    x = np.array(["1_000", " 5", "infinity", "1e400", "-NaN", "\u0661", "+7"], object)
+    assert cast(x, np.float64)[1].tolist() == [True] * 6 + [False]
+    assert cast(np.array(["1_000", " 5", "\u0661", "+7"], object), np.int64)[1].tolist() == [True] * 3 + [False]
+
+
+@pytest.mark.parametrize(
+    ("text", "outcome"),
+    [
+        ("0.1", Outcome.PASSED),
+        ("0.10000000149011612", Outcome.PASSED),
+        ("1e-1", Outcome.UNJUDGED),  # the text says plain
+        ("0.1000", Outcome.PASSED),
+        ("0.2", Outcome.FAILED),
+        ("0.100001", Outcome.FAILED),
+        ("0", Outcome.UNJUDGED),  # right to the digits it shows
+        ("-0.1", Outcome.FAILED),
+        ("one tenth", Outcome.FAILED),
+        ("", Outcome.FAILED),
+        ("nan", Outcome.FAILED),
+    ],
+)
+def test_cast_to_strings_is_read_back(text: str, outcome: Outcome) -> None:
+    string = onnx.TensorProto.STRING
+    actual = np.array([text], object)
+    assert verdict_on(actual, "Cast", np.float32([0.1]), opset=13, to=string).outcome is outcome
+    assert verdict_on(actual, "CastLike", np.float32([0.1]), np.array(["x"], object), opset=15).outcome is outcome
+
+
+@pytest.mark.parametrize(
+    ("value", "text", "outcome"),
+    [
+        (np.float32(1023.99994), "1023.9999", Outcome.UNJUDGED),  # eight digits do not tell it from its neighbour
+        (np.float32(1024.9998779), "1024.9999", Outcome.PASSED),
+        (np.float64(0.1), "0.1", Outcome.PASSED),
+        (np.float64(1) / 3, "0.33333334", Outcome.UNJUDGED),  # a float32's digits: right as far as they go
+        (np.float64(1) / 3, "0.33333343", Outcome.FAILED),
+        (np.float16(0.1), "0.1", Outcome.PASSED),
+        (np.int64(2**53 + 1), "9007199254740993", Outcome.PASSED),
+        (np.int64(2**53 + 1), "9007199254740992", Outcome.FAILED),
+        (np.uint8(7), "7.0", Outcome.PASSED),
+        (np.float32(np.inf), "INF", Outcome.PASSED),
+        (np.float32(np.inf), "Infinity", Outcome.UNJUDGED),
+        (np.float32(-np.inf), "inf", Outcome.FAILED),
+        (np.float32(np.nan), "NaN", Outcome.PASSED),
+        (np.float32(np.nan), "0", Outcome.FAILED),
+    ],
+)
+def test_cast_to_strings_of_every_type_is_read_back(value: Any, text: str, outcome: Outcome) -> None:
+    verdict = verdict_on(np.array([text], object), "Cast", np.array([value]), opset=13, to=onnx.TensorProto.STRING)
+    assert verdict.outcome is outcome, verdict.message
+
+
+def test_cast_of_booleans_to_strings_is_not_judged() -> None:
+    texts = np.array(["1", "False"], object)
+    verdict = verdict_on(texts, "Cast", np.array([True, False]), opset=13, to=onnx.TensorProto.STRING)
+    assert verdict.outcome is Outcome.UNJUDGED
 
 
 def test_cast_of_opset_1_takes_the_name_of_a_type() -> None:

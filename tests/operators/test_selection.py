@@ -10,10 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
+from onnx_arch.conformance.results import Outcome
 from onnx_arch.errors import InvalidInputError
 from onnx_arch.operators.scale import Array
 
-from .judging import beyond, call, run_onnxruntime
+from .judging import beyond, call, run_onnxruntime, verdict_on
 from .node_cases import Case, cases, check_case
 
 
@@ -67,12 +68,36 @@ def test_top_k_of_old_versions_and_of_unsigned_and_lowest_integers() -> None:
         call("TopK", np.zeros(3), np.array([4]), opset=11)
 
 
-def test_top_k_without_order_is_not_judged_element_by_element() -> None:
-    x, k = np.float32([1, 3, 2]), np.array([2])
-    shuffled = np.float32([2, 3])
-    assert beyond(shuffled, "TopK", x, k, opset=11, sorted=0) == 0
-    assert beyond(shuffled, "TopK", x, k, opset=11, sorted=1) == 2
-    assert beyond(np.float32([2]), "TopK", x, np.array([1]), opset=11, sorted=0) == 1
+def test_top_k_without_order_is_judged_as_a_set() -> None:
+    x, k = np.float32([[1, 3, 2], [5, 4, 6]]), np.array([2])
+
+    def outcome(values: Any, output: int, **attributes: int) -> Outcome:
+        dtype = np.int64 if output else np.float32
+        return verdict_on(np.array(values, dtype), "TopK", x, k, opset=11, output=output, **attributes).outcome
+
+    assert outcome([[2, 3], [5, 6]], 0, sorted=0) is Outcome.PASSED
+    assert outcome([[2, 3], [5, 6]], 0, sorted=1) is Outcome.FAILED
+    assert outcome([[2, 3], [5, 4]], 0, sorted=0) is Outcome.FAILED
+    assert outcome([[2, 1], [0, 2]], 1, sorted=0) is Outcome.PASSED
+    assert outcome([[2, 1], [0, 1]], 1, sorted=0) is Outcome.FAILED
+
+
+def test_top_k_without_order_leaves_open_which_of_equal_elements_is_taken() -> None:
+    x, k = np.float32([[1, 2, 2], [3, 3, 1]]), np.array([1])
+    assert verdict_on(np.array([[2], [1]]), "TopK", x, k, opset=11, output=1, sorted=0).outcome is Outcome.UNJUDGED
+    assert verdict_on(np.array([[2], [1]]), "TopK", x, k, opset=11, output=1).outcome is Outcome.FAILED
+
+
+def test_top_k_of_a_row_with_nan_is_not_judged_but_the_others_are() -> None:
+    x, k = np.float32([[1, np.nan, 3], [1, 2, 3]]), np.array([1])
+    assert beyond(np.float32([[3], [3]]), "TopK", x, k, opset=11) == 0
+    assert beyond(np.float32([[np.nan], [3]]), "TopK", x, k, opset=11) == 0
+    assert beyond(np.float32([[3], [2]]), "TopK", x, k, opset=11) == 1
+
+
+def test_unique_of_nan_is_refused_as_not_determined() -> None:
+    with pytest.raises(InvalidInputError, match="not determined"):
+        call("Unique", np.float32([1, np.nan, np.nan]), opset=11, output_count=4)
 
 
 def test_arg_max_of_a_slice_with_nan_is_not_judged_but_the_others_are() -> None:
