@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import InvalidInputError, MissingKernelError, RuntimeFailure, RuntimeUnavailableError
-from ..graphs.evaluation import free_values, last_uses, propagated_spread
+from ..graphs.evaluation import captured_names, free_values, last_uses, propagated_spread
 from ..graphs.loading import BUNDLE_MODEL, model_name
 from ..graphs.memory import available_memory, ensure_fits
 from ..graphs.model import Model, Node
@@ -32,6 +32,7 @@ from .levels import Blame, Untouched, guilty_optimization
 from .model_outputs import OutputCase, judge_output
 from .nodes import failed_node, judge_node, one_line, outcome_of, skipped_node
 from .oracle import Local, Oracle
+from .randomness import Draws, draws_from_a_seed, judge_repetition, may_draw
 from .results import RED, Footer, Header, NodeResult, Outcome, count_outcomes
 from .unrounded import Unrounded
 from .watching import Observation, OpenSession, Watcher
@@ -171,6 +172,7 @@ class _Walk:
     magnitudes: dict[str, Array] = field(default_factory=dict)
     dtypes: dict[str, np.dtype[Any] | None] = field(default_factory=dict)
     unrounded: Unrounded = field(default_factory=Unrounded)
+    draws: Draws = field(default_factory=Draws)
 
     @cached_property
     def oracle(self) -> Oracle:
@@ -205,6 +207,7 @@ class _Walk:
         row = self._verdict(observation, local)
         inherited = self.oracle.advance(node, local, observation.outputs)
         self._remember(node, local)
+        self.draws.note(node, local, captured_names(node))
         gaps = [gap for gap in inherited.values() if gap is not None]
         return dataclasses.replace(row, inherited_max_abs=max(gaps, default=None))
 
@@ -213,6 +216,8 @@ class _Walk:
         if observation.failure is not None:
             return failed_node(node, observation.failure) if known is None else known
         row = judge_node(node, local, observation.outputs) if known is None or self._narrow(node) else known
+        if known is None and draws_from_a_seed(node, local):
+            return judge_repetition(node, local, row, lambda: self.watcher.run_alone(node, self.oracle.actual))
         return self.unrounded.reconsider(node, local, row, observation.outputs, self.oracle.actual)
 
     def _narrow(self, node: Node) -> bool:
@@ -221,7 +226,7 @@ class _Walk:
     def _needs_scales(self, observation: Observation) -> bool:
         node = observation.node
         judged = (node.name not in self.earlier or self._narrow(node)) and observation.failure is None
-        return judged or any(name in self.output_names for name in node.outputs)
+        return judged or may_draw(node) or any(name in self.output_names for name in node.outputs)
 
     def _remember(self, node: Node, local: Local) -> None:
         """Keep what judging the model's outputs needs of the node that computes one."""
@@ -249,6 +254,10 @@ def _output_rows(walk: _Walk, untouched: OwnRun, rows: list[NodeResult]) -> Iter
             continue
         if spec.name in walk.oracle.borrowed:
             yield _unjudged_output(spec.name, untouched.outputs.get(spec.name), walk.oracle.borrowed[spec.name])
+            continue
+        drawn = walk.draws.judge_output(spec.name, untouched.outputs.get(spec.name))
+        if drawn is not None:
+            yield drawn
             continue
         case = _case(walk, spec.name, untouched.outputs.get(spec.name), passed)
         row = judge_output(case)

@@ -147,6 +147,14 @@ class Watcher:
             return _anonymous(alone) == _anonymous(failure) and nodes[0].name not in str(failure)
         return False
 
+    def run_alone(self, node: Node, values: Mapping[str, Any]) -> dict[str, Any]:
+        """The outputs of one node from a session of its own.
+
+        Raises:
+            RuntimeFailure: what the runtime did instead.
+        """
+        return self._run([node], values, self.options, whole=False)
+
     def _run(
         self, nodes: Sequence[Node], values: Mapping[str, Any], options: RuntimeOptions, *, whole: bool
     ) -> dict[str, Any]:
