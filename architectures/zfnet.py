@@ -60,9 +60,15 @@ class Layer(nn.Module):
         x = self.conv(x).relu()
         size = x.shape[-2:]
         if not self.is_pooled:
-            return self.norm(x), x, None, size
+            return self.normalize(x), x, None, size
         x, switches = max_pool2d(x, POOL_SIZE, POOL_STRIDE, ceil_mode=True, return_indices=True)
-        return self.norm(x), x, switches, size
+        return self.normalize(x), x, switches, size
+
+    def normalize(self, x: Tensor) -> Tensor:  # (B, C, h, w) -> (B, C, h, w)
+        """The norm, in float32 at least: PyTorch has none in bfloat16, and powers are rough in types of 16 bits."""
+        if isinstance(self.norm, nn.Identity):
+            return x
+        return self.norm(x.to(torch.promote_types(x.dtype, torch.float32))).to(x.dtype)
 
     def backward_pass(self, x: Tensor, switches: Tensor | None, pooled: torch.Size, size: torch.Size) -> Tensor:
         """The layer of the deconvnet: unpool, rectify, filter with the transposed filters.

@@ -36,6 +36,8 @@ from .provenance import (
 )
 from .recipes import Recipe, find_recipe
 from .targets import NATIVE
+from .translations.narrow_reductions import round_reductions
+from .translations.response_norm import join_response_norms
 from .translations.table import translation_table
 from .translations.unpooling import state_windows
 from .typing_rules import check_types, mend_folded_types
@@ -163,6 +165,8 @@ def _prepared(traced: torch.export.ExportedProgram, opset: int, unpool: str) -> 
         table: dict[Any, Any] = {target: body for target, body in bodies if target in newer}
         traced = traced.run_decompositions(table)
     state_windows(traced, unpool)
+    join_response_norms(traced)
+    round_reductions(traced)
     return traced
 
 

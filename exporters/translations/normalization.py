@@ -1,4 +1,4 @@
-"""Root mean square normalisation: one operator since opset 23, its exact decomposition before.
+"""Root mean square normalisation: one operator since opset 23, its exact decomposition before; and `LRN`.
 
 `LayerNormalization` (since 17) and `GroupNormalization` (since 21; before, instance normalisation of the groups) are
 torch.onnx's own translations.
@@ -12,6 +12,7 @@ from typing import Any
 import onnx_ir as ir
 import torch
 
+from . import response_norm  # noqa: F401 - its operator is translated here
 from .operators import opset18, opset23
 from .table import translation
 
@@ -55,3 +56,9 @@ def rms_normalization_decomposed(
     if wide is x:
         return op.Mul(normal, weight)
     return op.CastLike(op.Mul(normal, op.CastLike(weight, normal)), x)
+
+
+@translation(torch.ops.onnx_arch.local_response_norm.default, since=18)
+def local_response_normalization(x: Any, size: int, alpha: float, beta: float, k: float) -> Any:
+    """x / (k + alpha / size · sum of x² over `size` channels)^beta, as one operator."""
+    return opset18.LRN(x, size=size, alpha=alpha, beta=beta, bias=k)

@@ -97,6 +97,52 @@ def rms_norm_plain():
     return RMSNorm(eps=None, affine=False), torch.randn(2, 3, 6)
 
 
+def response_norm():
+    return nn.LocalResponseNorm(5, alpha=0.3, beta=0.6, k=1.5), torch.randn(2, 7, 4, 3)
+
+
+def response_norm_even():
+    return nn.LocalResponseNorm(4, alpha=0.3), torch.randn(2, 7, 4, 3)
+
+
+def response_norm_of_rank_three():
+    return nn.LocalResponseNorm(3, alpha=0.3), torch.randn(2, 7, 4)
+
+
+class AlmostResponseNorm(nn.Module):
+    """The same steps with the square of something else, or with the pad on one side."""
+
+    def __init__(self, *, other: bool) -> None:
+        super().__init__()
+        self.other = other
+
+    def forward(self, x: Tensor) -> Tensor:
+        square = (x * (x + 1) if self.other else x * x).unsqueeze(1)  # (B, 1, C, H, W)
+        padded = F.pad(square, (0, 0, 0, 0, 1, 1) if self.other else (0, 0, 0, 0, 2, 0))
+        mean = F.avg_pool3d(padded, (3, 1, 1), stride=1).squeeze(1)
+        return x / (mean * 0.3 + 1.0).pow(0.75)
+
+
+def response_norm_of_another_square():
+    return AlmostResponseNorm(other=True), torch.rand(2, 7, 4, 3)
+
+
+def response_norm_one_sided():
+    return AlmostResponseNorm(other=False), torch.randn(2, 7, 4, 3)
+
+
+class Reductions(nn.Module):
+    """Every reduction that torch.onnx computes in float32, and something that goes on with its result."""
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        shifted = x - x.amax(1, keepdim=True)
+        return shifted, x.amin(1), x.sum(1) + 1, x.sum(), x.cumsum(1), x.prod(1), x.sum(1, dtype=torch.float32)
+
+
+def reductions():
+    return Reductions(), torch.randn(2, 5)
+
+
 def generic(norm: nn.Module) -> nn.Module:
     """The norm with weights that are not its first ones."""
     with torch.no_grad():

@@ -80,6 +80,7 @@ BECOMES = {
     "rms_norm_plain": {20: RMS[:-1], 23: ["Mul", "RMSNormalization"]},
     "gelu": {19: ["Div", "Erf", "Add", "Mul", "Mul"], 20: ["Gelu"], NEWEST_OPSET: ["Gelu"]},
     "gelu_tanh": {19: TANH, 20: ["Gelu"]},
+    "response_norm": {18: ["LRN"], NEWEST_OPSET: ["LRN"]},
     "silu": {18: ["Sigmoid", "Mul"], 23: ["Sigmoid", "Mul"], 24: ["Swish"], NEWEST_OPSET: ["Sigmoid", "Mul"]},
     "deconvolution": {18: ["ConvTranspose"], NEWEST_OPSET: ["ConvTranspose"]},
     "deconvolution_plain": {20: ["ConvTranspose"]},
@@ -114,6 +115,10 @@ def test_operation_becomes_the_operators_of_its_opset_and_is_proved(export, name
         ("attention_broadcast", 23),
         ("attention_grouped", 20),
         ("attention_grouped", 23),
+        ("response_norm_even", 20),
+        ("response_norm_of_another_square", 20),
+        ("response_norm_of_rank_three", 20),
+        ("response_norm_one_sided", 20),
         ("rotary", 22),
         ("rotary", 23),
         ("rotary_interleaved", 22),
@@ -126,6 +131,7 @@ def test_operation_becomes_the_operators_of_its_opset_and_is_proved(export, name
 def test_operation_in_another_shape_is_proved(export, name, opset):
     bundle = export(name, opset=opset)
     assert_proved(bundle)
+    assert "LRN" not in operators(bundle)
     if name.startswith("rotary"):
         assert (operators(bundle) == ["RotaryEmbedding"]) == (opset >= 23)
 
@@ -138,6 +144,16 @@ def test_epsilon_that_is_not_given_is_that_of_the_type(export, name, opset, dtyp
 
 
 UNPOOLED = [name for name in BECOMES if name.startswith("unpool")]
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_reductions_of_narrow_types_give_their_own_type(export, dtype):
+    """torch.onnx leaves them in float32, where PyTorch rounds them."""
+    bundle = export("reductions", opset=20, dtype=dtype)
+    assert (bundle.written, bundle.translation) == (True, Standing.PASSED)
+    types = [output.type.tensor_type.elem_type for output in graph(bundle).output]
+    own = onnx.TensorProto.FLOAT16 if dtype == "float16" else onnx.TensorProto.BFLOAT16
+    assert types == [own] * 6 + [onnx.TensorProto.FLOAT]
 
 
 def test_pool_and_unpool_are_joined_by_the_pools_own_indices(export):
@@ -214,6 +230,10 @@ def rms_with_another_epsilon(x, shape, weight=None, eps=None):
     return opset23.RMSNormalization(x, weight, axis=-1, epsilon=2e-6)
 
 
+def response_norm_not_divided(x, size, alpha, beta, k):
+    return opset18.LRN(x, size=size, alpha=alpha * size, beta=beta, bias=k)
+
+
 def unpool_by_planes(x, indices, output_size, kernel_shape, strides, *pads_and_form):
     """PyTorch's indices given to ONNX's operator as they are: every channel lands in the first plane."""
     return opset18.MaxUnpool(x, indices, kernel_shape=list(kernel_shape), strides=list(strides))
@@ -229,6 +249,12 @@ FAULTS = {
         attention_without_causality,
     ),
     "epsilon changed": ("rms_norm", 23, aten.rms_norm.default, rms_with_another_epsilon),
+    "alpha not divided": (
+        "response_norm",
+        20,
+        torch.ops.onnx_arch.local_response_norm.default,
+        response_norm_not_divided,
+    ),
     "indices of planes": ("unpool_odd", 20, torch.ops.onnx_arch.max_unpool.default, unpool_by_planes),
 }
 
