@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+from later_table import FINDINGS as LATER_FINDINGS
 from onnx import helper
 from openvino_table import FINDINGS as OPENVINO_FINDINGS
 from record import OPENVINO, ORT, REFERENCE, Finding
@@ -218,7 +219,7 @@ def main() -> int:
     for old in HERE.glob("[0-9][0-9]-*"):
         shutil.rmtree(old)
     parts, gone = [], []
-    for number, finding in enumerate((*TABLE, *OPENVINO_FINDINGS), 1):
+    for number, finding in enumerate((*TABLE, *OPENVINO_FINDINGS, *LATER_FINDINGS), 1):
         folder = HERE / f"{number:02d}-{finding.slug}"
         folder.mkdir()
         (folder / "model.onnx").write_bytes(model_of(finding).SerializeToString(deterministic=True))

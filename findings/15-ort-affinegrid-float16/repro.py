@@ -1,10 +1,10 @@
-"""AffineGrid of float16 cannot run.
+"""AffineGrid of one float16 image cannot run: its function body drops the axis of the batch.
 
 AffineGrid, opset 20, on onnxruntime 1.32.0. Needs numpy and onnxruntime alone: python repro.py
 The exit status is 0 once the runtime is right.
 
 The spec: T1: tensor(bfloat16), tensor(float16), tensor(float), tensor(double)
-The unit matrix samples the centres of two pixels per axis: ±0.5. There is no kernel for float16, and the function body that is inlined instead fails in a Split with an axis out of range.
+The unit matrix samples the centres of two pixels per axis: ±0.5. There is no kernel for float16; the function body that is inlined instead squeezes every axis of size one from the sizes, the batch's too, and then splits along axis 1, which is out of range.
 """
 
 import sys
