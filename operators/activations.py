@@ -16,6 +16,7 @@ import numpy as np
 
 from ..errors import InvalidAttributeError
 from ._elementwise import ONCE, bounded, register_unary, undetermined, with_consumed_inputs
+from ._spilling import opened, overflows
 from .registry import Kernel, kernel, scale
 from .scale import Array, Rule, Scale, ScaleFunction, exact
 from .storage import encode, is_float
@@ -53,9 +54,11 @@ def softplus(x: Array) -> Array:
     return np.logaddexp(0.0, x)
 
 
-def softplus_scale(y: Array, _x: Array, /) -> Scale:
-    """10 at 1 + y: ln(1 + e^x) rounds at 1 (1), the exponential adds 2x + 3 relative ones, the logarithm 8 at y."""
-    return Scale(1 + np.abs(y), LIBRARY + 2, Rule.ULP)
+def softplus_scale(y: Array, x: Array, /, *, stored: Sequence[np.dtype[np.generic] | None] = (None,)) -> Scale:
+    """10 at 1 + y: ln(1 + e^x) rounds at 1 (1), the exponential adds 2x + 3 relative ones, the logarithm 8 at y. Open
+    where e^x, which the function body forms in the type itself, overflows."""
+    found = Scale(1 + np.abs(y), LIBRARY + 2, Rule.ULP)
+    return found if stored[0] is None else opened(found, overflows(np.exp(x), stored[0]) & np.isfinite(x))
 
 
 def softsign(x: Array) -> Array:
@@ -166,8 +169,13 @@ def celu(x: Array, /, *, alpha: float = 1.0) -> Array:
 
 
 def celu_scale(y: Array, x: Array, /, *, alpha: float = 1.0) -> Scale:
-    """As Elu, with the quotient x / alpha rounded twice (constant, division): |t|·e^t < ½ each."""
-    return Scale(np.where(x < 0, abs(alpha), np.abs(y)), np.where(x < 0, 7.0, 0.0), Rule.ULP)
+    """As Elu, with the quotient t = x / alpha rounded twice (constant, division): |t|·e^t < ½ each where t < 0. With a
+    negative alpha t > 0 where x < 0: there e^t adds 2t + 3, and the quotient 2t, at |alpha|·e^t."""
+    if alpha > 0:
+        return Scale(np.where(x < 0, abs(alpha), np.abs(y)), np.where(x < 0, 7.0, 0.0), Rule.ULP)
+    t = np.maximum(x / alpha, 0.0)
+    size = np.where(x < 0, np.abs(y) + abs(alpha), np.abs(y))
+    return Scale(size, np.where(x < 0, 6 + 4 * np.where(np.isfinite(t), t, 0.0), 0.0), Rule.ULP)
 
 
 _register("Elu", elu, elu_scale)
@@ -236,7 +244,8 @@ def swish(x: Array, /, *, alpha: float = 1.0) -> Array:
 @scale("Swish", since=24)
 def swish_scale(_y: Array, x: Array, /, *, alpha: float = 1.0) -> Scale:
     """10 at |x|·max(σ, ½): the sigmoid's 8, the product, and alpha·x rounded twice where σ has slope <= ¼."""
-    return gate_scale(x, np.maximum(sigmoid(alpha * x), 0.5), LIBRARY + 2)
+    found = gate_scale(x, np.maximum(sigmoid(alpha * x), 0.5), LIBRARY + 2)
+    return replace(found, terms=np.where(np.isinf(x) & (alpha * x < 0), np.inf, LIBRARY + 2))
 
 
 @kernel("SwiGLU", since=28)

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from ..errors import InvalidAttributeError, InvalidInputError
+from ._spilling import unspecified
 from .registry import kernel
 from .rounding import half_unit
 from .scale import Array, Rule, Scale
@@ -25,6 +26,8 @@ ALPHA = -0.75
 
 COORDINATE_ROUNDINGS = 6
 """The sum, two products and a shift that take a normalized coordinate to a pixel, a reflection, the distance."""
+
+HALF = 0.5
 
 MODES = {"linear": "linear", "bilinear": "linear", "nearest": "nearest", "cubic": "cubic", "bicubic": "cubic"}
 
@@ -50,7 +53,7 @@ class _Taps:
     is_open: Array
 
 
-def _pixel(grid: Array, size: int, align_corners: int) -> Array:
+def _pixel(grid: Array, size: int | Array, align_corners: int) -> Array:
     """Normalized coordinates (−1 to 1) in elements."""
     return (grid + 1) * (size - 1) / 2 if align_corners else ((grid + 1) * size - 1) / 2
 
@@ -240,10 +243,15 @@ def grid_sample_first_scale(
     padding_mode: str = "zeros",
     stored: Stored,
 ) -> Scale:
-    """COMPOSED, as since 20."""
-    return grid_sample_scale(
+    """COMPOSED, as since 20; nearest is open at a tie, of which the text of that time says nothing."""
+    found = grid_sample_scale(
         y, x, grid, align_corners=align_corners, mode=mode, padding_mode=padding_mode, stored=stored
     )
+    if MODES[mode] != "nearest":
+        return found
+    sizes = np.array(x.shape[:1:-1])  # coordinates are listed from the innermost axis to the outermost
+    tied = (np.mod(_pixel(grid, sizes, align_corners), 1) == HALF).any(axis=-1)[:, None]
+    return replace(found, terms=np.where(tied, np.inf, found.terms))
 
 
 @kernel("GridSample", since=16, scale=grid_sample_first_scale)
@@ -295,9 +303,8 @@ def affine_grid_scale(y: Array, theta: Array, size: Array, /, *, align_corners: 
     reach = positions + 2 * (1 + positions)
     reach[..., -1] = 1.0
     magnitude = np.einsum("...k,nik->n...i", reach, np.abs(theta))
-    if align_corners and 1 in sizes:
-        magnitude = np.full_like(magnitude, np.inf)
-    return Scale(magnitude, theta.shape[-1], Rule.DOT)
+    found = Scale(magnitude, theta.shape[-1], Rule.DOT)
+    return unspecified(found, np.full_like(magnitude, align_corners and 1 in sizes, bool))
 
 
 @kernel("AffineGrid", since=20, scale=affine_grid_scale)

@@ -7,6 +7,7 @@ import math
 import numpy as np
 
 from ..errors import InvalidAttributeError, InvalidInputError
+from ._elementwise import ONCE, undetermined
 from .registry import kernel, scale
 from .scale import Array, Rule, Scale, exact
 
@@ -79,17 +80,41 @@ def _scatter_scale(y: Array, data: Array, at: Coordinates, updates: Array, reduc
     """add: DOT over |data| and the |updates| of an element; mul: one rounding per update; elements not written: none.
 
     Derivation: an element that takes n updates is a sum of n + 1 values, or n multiplications of relative error u each.
+    Without a reduction an element that takes different updates is open, as their order is not specified.
     """
+    if reduction == "none":
+        return undetermined(_contested(y, at, updates))
+    if y.dtype.kind in "bOU":
+        return undetermined(_written(y, at))  # what adding or multiplying truth values or texts is, is not said
     if y.dtype.kind != "f" or reduction not in ("add", "mul"):
-        return Scale(np.zeros(()), 0, Rule.EXACT)
+        return undetermined(_written(y, at) & (y != y))  # noqa: PLR0124 (the larger one of NaN and a number)
     count = _scatter(np.zeros_like(y), at, np.ones_like(updates), "add")
     if reduction == "mul":
-        return Scale(np.where(count > 0, np.abs(y), 0), count, Rule.ULP)
+        return Scale(np.where(count > 0, np.abs(y), 0), ONCE * count, Rule.ULP)
     magnitude = _scatter(np.abs(data), at, np.abs(updates), "add")
     return Scale(np.where(count > 0, magnitude, 0), float(count.max(initial=0)) + 1, Rule.DOT)
 
 
-@kernel("Scatter", since=9, scale=exact)
+def _written(y: Array, at: Coordinates) -> Array:
+    """Which elements take an update."""
+    found = np.zeros(y.shape, bool)
+    found[at] = True
+    return found
+
+
+def _contested(y: Array, at: Coordinates, updates: Array) -> Array:
+    """Elements for which there are updates that differ from the one they have."""
+    found = np.zeros(y.shape, bool)
+    np.logical_or.at(found, at, (updates != y[at]) & ((updates == updates) | (y[at] == y[at])))  # noqa: PLR0124 (NaN)
+    return found
+
+
+def scatter_scale(y: Array, data: Array, indices: Array, updates: Array, /, *, axis: int = 0) -> Scale:
+    """Exact, open where different updates meet."""
+    return _scatter_scale(y, data, _along_axis(indices, axis), updates, "none")
+
+
+@kernel("Scatter", since=9, scale=scatter_scale)
 def scatter(data: Array, indices: Array, updates: Array, /, *, axis: int = 0) -> Array:
     """Spec: Scatter, since 9, deprecated at 11: ScatterElements without a reduction."""
     return _scatter(data, _along_axis(indices, axis), updates, "none")
@@ -116,7 +141,7 @@ def scatter_elements(
 def scatter_elements_scale(
     y: Array, data: Array, indices: Array, updates: Array, /, *, axis: int = 0, reduction: str = "none"
 ) -> Scale:
-    """DOT for add, one rounding per update for mul, else exact: see `_scatter_scale`."""
+    """DOT for add, one rounding per update for mul, else exact and open where updates meet: see `_scatter_scale`."""
     return _scatter_scale(y, data, _along_axis(indices, axis), updates, reduction)
 
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from ..errors import InvalidInputError
 from ._contraction import MAGNITUDE, VALUE, DType, Pass, magnitude, product, products_in_passes
+from ._elementwise import undetermined
 from .registry import judged, kernel, products, scale
 from .scale import Array, Rule, Scale, exact
 from .storage import decode
@@ -126,7 +127,9 @@ def gemm(
 
 
 def _scaled(x: Array, factor: float) -> Array:
-    return x * factor if x.dtype.kind == "f" else (x * factor).astype(x.dtype)
+    if x.dtype.kind == "f":
+        return x * factor
+    return x * np.array(int(factor)).astype(x.dtype) if factor == int(factor) else (x * factor).astype(x.dtype)
 
 
 @scale("Gemm", since=1)
@@ -142,9 +145,11 @@ def gemm_scale(
     transA: int = 0,  # noqa: N803
     transB: int = 0,  # noqa: N803
 ) -> Scale:
-    """DOT: magnitude |alpha|·|A'|·|B'| + |beta·C|; one more rounding each for C, alpha and beta."""
+    """DOT: magnitude |alpha|·|A'|·|B'| + |beta·C|; one more rounding each for C, alpha and beta. Exact on integers,
+    open where a factor is none."""
     if y.dtype.kind != "f":
-        return exact(y)  # type: ignore[return-value]
+        fractional = alpha != int(alpha) or (c is not None and beta != int(beta))
+        return undetermined(np.full(y.shape, fractional))
     left, right = _gemm_parts(a, b, transA, transB)
     return _gemm_bound(_product_magnitude(left, right), left, c, alpha, beta)
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ._elementwise import undetermined
-from ._spilling import opened, overflows, powers_vanish
+from ._spilling import opened, overflows, powers_vanish, unspecified
 from ._windows import (
     Windows,
     pad_to_windows,
@@ -128,13 +128,13 @@ def max_pool_scale(
     storage_order: int = 0,
     strides: Sequence[int] | None = None,
 ) -> Scale | tuple[Scale, ...]:
-    """Exact, but open where the spec names no result: in a window that holds a NaN, and for the index of a window whose
-    largest element stands in several places or nowhere."""
+    """Exact, but open where the spec names no result: in a window that holds a NaN or no element at all, and for the
+    index of a window whose largest element stands in several places or nowhere."""
     best = y[0] if isinstance(y, tuple) else y
-    unnamed = best != best  # noqa: PLR0124 (NaN, in any dtype)
+    windows = _windows(x.shape, kernel_shape, auto_pad, ceil_mode, dilations, pads, strides)
+    unnamed = (best != best) | (windows.taps_inside() == 0)  # noqa: PLR0124 (NaN, in any dtype)
     if not isinstance(y, tuple):
         return undetermined(unnamed)
-    windows = _windows(x.shape, kernel_shape, auto_pad, ceil_mode, dilations, pads, strides)
     _, other = _max_with_indices(x, windows, storage_order, last=True)
     return undetermined(unnamed), undetermined(unnamed | (other != y[1]) | (other < 0))
 
@@ -186,12 +186,12 @@ def average_pool_scale(
     strides: Sequence[int] | None = None,
     stored: Stored = (None,),
 ) -> Scale:
-    """DOT: a sum over the window, and the division; open where the sum may overflow."""
+    """DOT: a sum over the window, and the division; open where the sum may overflow, and over no element: 0 / 0."""
     windows = _windows(x.shape, kernel_shape, auto_pad, ceil_mode, dilations, pads, strides)
     size = reduce_windows(np.abs(x), windows, 0, np.add)
     counts = windows.taps_inside(with_pads=bool(count_include_pad))
     found = Scale(np.asarray(size / counts), math.prod(kernel_shape) + 1, Rule.DOT)
-    return opened(found, overflows(size, stored[0]))
+    return unspecified(opened(found, overflows(size, stored[0])), np.broadcast_to(counts == 0, size.shape))
 
 
 @products("AveragePool", since=1)

@@ -262,7 +262,7 @@ def dynamic_quantize_scale(y: tuple[Array, Array, Array], x: Array, /) -> tuple[
     open_zero = _Quantizer(np.zeros(()), UINT8, FLOAT64, True).is_open(_dynamic_zero(x, y[1]), error)
     values = _Quantizer(y[2].astype(np.float64), UINT8, FLOAT64, True)
     unknown = np.broadcast_to(values.is_open(x / y[1], error) | open_zero, x.shape)
-    return undetermined(unknown), Scale(np.abs(y[1]), 2 * ONCE, Rule.ULP), undetermined(open_zero)
+    return undetermined(unknown), Scale(np.abs(y[1]), 2 * ONCE if x.size else np.inf, Rule.ULP), undetermined(open_zero)
 
 
 def _dynamic_zero(x: Array, scale: Array) -> Array:

@@ -31,13 +31,16 @@ def _scale(op_type: str) -> ScaleFunction:
     def scale(
         _y: Any, /, *inputs: Array | None, stored: Stored, output_count: int, **attributes: Any
     ) -> tuple[Scale, ...]:
-        """COMPOSED; what lies beyond the end of a sequence is not specified and left open."""
+        """COMPOSED; what lies beyond the end of a sequence, and the last state of one without a step, is not specified
+        and left open."""
         settings = Settings(op_type=op_type, **attributes)
         given = prepared(settings, inputs, stored)
         y, *states = run(settings, given, track)
         beyond = np.arange(given.x.shape[0])[:, None] >= given.lengths  # (T, B)
         unknown = beyond.T[:, :, None, None] if settings.layout else beyond[:, None, :, None]
-        found = (scale_of(y, given.format, unknown), *(scale_of(state, given.format) for state in states))
+        empty = given.lengths == 0  # (B,)
+        without = empty[:, None, None] if settings.layout else empty[:, None]
+        found = (scale_of(y, given.format, unknown), *(scale_of(state, given.format, without) for state in states))
         return found[:output_count]
 
     return scale

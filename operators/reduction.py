@@ -9,14 +9,17 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..errors import InvalidAttributeError
-from ._spilling import opened, overflows, powers_vanish, squares_spill
+from ._spilling import opened, overflows, powers_vanish, squares_spill, unspecified
 from .registry import kernel, products, scale
+from .rounding import growth, half_unit
 from .scale import Array, Rule, Scale
+from .storage import float_format, is_float
 
 Axes = tuple[int, ...]
 Body = Callable[[Array, Axes, bool], Array]
 ScaleBody = Callable[[Array, Array, Axes, bool], Scale]
 SpillBody = Callable[[Array, Axes, bool, np.dtype[Any] | None], Array]
+StepBody = Callable[[Array, Array, Axes, bool], Array]
 Stored = Sequence[np.dtype[Any] | None]
 
 ROOT_ROUNDINGS = 2.0
@@ -119,10 +122,54 @@ def _sum_scale(_y: Array, x: Array, axes: Axes, keepdims: bool) -> Scale:
     return Scale(_l1(x, axes, keepdims), max(_count(x, axes), 1), Rule.DOT)
 
 
-def _mean_scale(_y: Array, x: Array, axes: Axes, keepdims: bool) -> Scale:
-    """DOT: a sum of K values, and the division."""
+def _mean_scale(y: Array, x: Array, axes: Axes, keepdims: bool) -> Scale:
+    """DOT: a sum of K values, and the division. Open over no value: "undefined"."""
     count = max(_count(x, axes), 1)
-    return Scale(_l1(x, axes, keepdims) / count, count + 1, Rule.DOT)
+    found = Scale(_l1(x, axes, keepdims) / count, count + 1, Rule.DOT)
+    return unspecified(found, np.full(y.shape, not _count(x, axes)))
+
+
+def _mean_steps(y: Array, x: Array, axes: Axes, keepdims: bool) -> Array:
+    """How a mean becomes an integer is not said: the one above or below. Open over no value."""
+    count = _count(x, axes)
+    if not count:
+        return np.full(y.shape, np.inf)
+    return np.where(_exact_sum(x, axes, keepdims) % count == 0, 0.0, 1.0)
+
+
+def _root_steps(y: Array, x: Array, axes: Axes, keepdims: bool) -> Array:
+    """The function body takes the root of a float32 and cuts it: a step where that is in doubt."""
+    total = np.sum(np.square(x.astype(np.float64)), axis=axes, keepdims=keepdims)
+    return np.where(total <= ROOTS_APART, 0.0, _cut_steps(np.sqrt(total)))
+
+
+def _log_sum_steps(y: Array, x: Array, axes: Axes, keepdims: bool) -> Array:
+    """As for a root."""
+    return _cut_steps(np.log(np.sum(x.astype(np.float64), axis=axes, keepdims=keepdims)))
+
+
+def _log_sum_exp_steps(y: Array, x: Array, axes: Axes, keepdims: bool) -> Array:
+    """As for a root; open where e^x is no float64."""
+    value = _log_sum_exp(x.astype(np.float64), axes, keepdims)
+    return np.where(np.abs(value) > BODY_REACH, np.inf, _cut_steps(value))
+
+
+def _cut_steps(value: Array) -> Array:
+    """0 where every float32 near a value is cut to the same integer, 1 elsewhere; infinite where there is no value."""
+    reach = np.abs(value) * CUT_DOUBT
+    with np.errstate(all="ignore"):
+        doubt = np.where(np.trunc(value - reach) == np.trunc(value + reach), 0.0, 1.0)
+    return np.where(np.isfinite(value), doubt, np.inf)
+
+
+ROOTS_APART = 2.0**22
+"""Up to it float32 holds sums and tells the root of a square from that of the number before it."""
+
+CUT_DOUBT = 2.0**-20
+"""By how much a root or logarithm in float32 may be off, relatively, before it is cut to an integer."""
+
+BODY_REACH = 700.0
+"""e^x is a normal number of float64, in which the function body computes it, for |x| up to here."""
 
 
 def _prod_scale(y: Array, x: Array, axes: Axes, keepdims: bool) -> Scale:
@@ -176,6 +223,35 @@ def _sum_spills(x: Array, axes: Axes, keepdims: bool, dtype: np.dtype[Any] | Non
     return overflows(_l1(x, axes, keepdims), dtype)
 
 
+def _log_spills(x: Array, axes: Axes, keepdims: bool, dtype: np.dtype[Any] | None) -> Array:
+    """Where a sum whose logarithm is taken may overflow, or come out as 0 or less though it is not."""
+    size, total = _l1(x, axes, keepdims), _add(x, axes, keepdims)
+    if dtype is None or not is_float(dtype):
+        return overflows(size, dtype)
+    lost = size * half_unit(float_format(dtype)) * 2 * growth(_count(x, axes), float_format(dtype))
+    return overflows(size, dtype) | ((total > 0) & (total <= lost)) | ((total <= 0) & (size > 0) & (-total <= lost))
+
+
+def _product_spills(x: Array, axes: Axes, keepdims: bool, dtype: np.dtype[Any] | None) -> Array:
+    """Where the product of some of the factors may overflow, or vanish."""
+    if dtype is None or not is_float(dtype):
+        return np.zeros((), bool)
+    with np.errstate(all="ignore"):
+        size = np.log2(np.abs(x))
+        up = np.sum(np.where(size > 0, size, 0), axis=axes, keepdims=keepdims)
+        down = np.sum(np.where(size < 0, np.where(np.isfinite(size), size, 0), 0), axis=axes, keepdims=keepdims)
+    form = float_format(dtype)
+    both = (up > 0) & (down < 0) | np.any(x == 0, axis=axes, keepdims=keepdims)
+    return both & ((up >= np.log2(form.largest)) | (down <= np.log2(form.smallest_normal)))
+
+
+def _exponentials_spill(x: Array, axes: Axes, keepdims: bool, dtype: np.dtype[Any] | None) -> Array:
+    """Where exponentials overflow, or all vanish, in the float64 in which the function body computes them."""
+    with np.errstate(all="ignore"):
+        value = _log_sum_exp(x, axes, keepdims)
+    return (np.abs(value) > BODY_REACH) & np.isfinite(value)
+
+
 def _squares_spill(x: Array, axes: Axes, keepdims: bool, dtype: np.dtype[Any] | None) -> Array:
     """Where a sum of squares whose root is taken may overflow, or vanish."""
     vanished = powers_vanish(x * x, axes, dtype, keepdims=keepdims) & np.any(x != 0, axis=axes, keepdims=keepdims)
@@ -183,28 +259,31 @@ def _squares_spill(x: Array, axes: Axes, keepdims: bool, dtype: np.dtype[Any] | 
 
 
 class Reduction(NamedTuple):
-    """One reduction: what it computes, its scale, since when `axes` is an input, and where a step leaves its range."""
+    """One reduction: what it computes, its scale, since when `axes` is an input, where a step leaves its range, and by
+    how many steps an integer may be off."""
 
     body: Body
     scale: ScaleBody | None
     axes_input_since: int
     spills: SpillBody | None = None
+    steps: StepBody | None = None
 
 
 REDUCTIONS: dict[str, Reduction] = {
     "ReduceSum": Reduction(_add, _sum_scale, 13),
-    "ReduceMean": Reduction(_mean, _mean_scale, 18, _sum_spills),
+    "ReduceMean": Reduction(_mean, _mean_scale, 18, _sum_spills, _mean_steps),
     "ReduceMax": Reduction(_max, None, 18),
     "ReduceMin": Reduction(_min, None, 18),
-    "ReduceProd": Reduction(_prod, _prod_scale, 18),
+    "ReduceProd": Reduction(_prod, _prod_scale, 18, _product_spills),
     "ReduceL1": Reduction(_l1, _sum_scale, 18),
-    "ReduceL2": Reduction(_l2, _l2_scale, 18, _squares_spill),
-    "ReduceLogSum": Reduction(_log_sum, _log_sum_scale, 18, _sum_spills),
-    "ReduceLogSumExp": Reduction(_log_sum_exp, _log_sum_exp_scale, 18),
+    "ReduceL2": Reduction(_l2, _l2_scale, 18, _squares_spill, _root_steps),
+    "ReduceLogSum": Reduction(_log_sum, _log_sum_scale, 18, _log_spills, _log_sum_steps),
+    "ReduceLogSumExp": Reduction(_log_sum_exp, _log_sum_exp_scale, 18, _exponentials_spill, _log_sum_exp_steps),
     "ReduceSumSquare": Reduction(_sum_square, _sum_square_scale, 18),
 }
 """Every reduction by op_type. An empty set gives the neutral element: 0, 1, the lowest or highest value, −inf for
-logarithms, NaN for a mean. `noop_with_empty_axes` reduces over no axis: only the element-wise part is done."""
+logarithms; of a mean nothing is specified. `noop_with_empty_axes` reduces over no axis: only the element-wise part is
+done."""
 
 
 def _resolve(x: Array, axes: Sequence[int] | Array | None, noop: bool) -> Axes:
@@ -253,7 +332,10 @@ def _register(op_type: str, reduction: Reduction) -> None:
 
 def _scale(reduction: Reduction, y: Array, x: Array, axes: Axes, keepdims: bool, dtype: np.dtype[Any] | None) -> Scale:
     if y.dtype.kind in "iu":
-        return Scale(np.zeros(()), _out_of_range(reduction.body, y.dtype, x, axes, keepdims), Rule.EXACT)
+        steps = _out_of_range(reduction.body, y.dtype, x, axes, keepdims)
+        if reduction.steps is not None:
+            steps = np.maximum(steps, reduction.steps(y, x, axes, keepdims))
+        return Scale(np.zeros(()), steps, Rule.EXACT)
     if reduction.scale is None or y.dtype.kind != "f":
         return Scale(np.zeros(()), 0, Rule.EXACT)
     found = reduction.scale(y, x, axes, keepdims)

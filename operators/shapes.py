@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import onnx
 from ..errors import InvalidAttributeError, InvalidInputError
 from .registry import kernel, scale
 from .scale import Array, Rule, Scale, exact
+from .storage import encode
 
 
 @kernel("Shape", since=1, scale=exact)
@@ -109,13 +111,40 @@ def range_(start: Array, limit: Array, delta: Array, /, *, stash_type: int = 1) 
     first, stop, step = (value.reshape(()).item() for value in (start, limit, delta))
     if step == 0:
         raise InvalidInputError("Range: delta is 0")
-    count = max(math.ceil((stop - first) / step) if start.dtype.kind == "f" else -(-(stop - first) // step), 0)
+    count = _range_count(first, stop, step) if start.dtype.kind == "f" else max(-(-(stop - first) // step), 0)
     return (first + np.arange(count) * step).astype(start.dtype)
 
 
+def _range_count(first: float, stop: float, step: float) -> int:
+    if not all(map(math.isfinite, (first, stop, step))):
+        raise InvalidInputError(f"Range: from {first} to {stop} by {step}; finite numbers are needed")
+    return max(math.ceil((Fraction(stop) - Fraction(first)) / Fraction(step)), 0)
+
+
+def _rounded_range_count(start: Array, limit: Array, delta: Array, dtype: np.dtype[Any]) -> int:
+    """How many elements the function body counts, which subtracts and divides in the type."""
+    first, stop, step = (encode(value.reshape(()), dtype) for value in (start, limit, delta))
+    with np.errstate(all="ignore"):
+        quotient = float((stop - first) / step)
+    return max(math.ceil(quotient), 0) if math.isfinite(quotient) else -1
+
+
 @scale("Range", since=11)
-def range_scale(y: Array, start: Array, limit: Array, delta: Array, /) -> Scale:
+def range_scale(
+    y: Array,
+    start: Array,
+    limit: Array,
+    delta: Array,
+    /,
+    *,
+    stash_type: int = 1,
+    stored: Sequence[np.dtype[Any] | None] = (None,),
+) -> Scale:
     """ULP with one bound per element: i + 4 at the size m_i = (|start| + |y_i|) / 2; integers are exact.
+
+    Raises:
+        InvalidInputError: the number of elements is not determined: the quotient is so near a whole number that it
+            depends on the precision in which it is computed.
 
     Derivation: the spec's own function body adds `delta` i times. Each addition rounds by half a unit of its result;
     |.| is convex, so that these results add up to at most i·m_i plus one end, 2·m_i. The direct form rounds i·delta
@@ -123,6 +152,9 @@ def range_scale(y: Array, start: Array, limit: Array, delta: Array, /) -> Scale:
     """
     if y.dtype.kind != "f":
         return Scale(np.zeros(()), 0, Rule.EXACT)
+    types = (stored[0], onnx.helper.tensor_dtype_to_np_dtype(stash_type))
+    if any(dtype is not None and _rounded_range_count(start, limit, delta, dtype) != y.size for dtype in types):
+        raise InvalidInputError(f"Range is not determined: {y.size} elements, or another number if it is rounded")
     steps = np.arange(y.size, dtype=np.float64)
     return Scale((np.abs(start.reshape(())) + np.abs(y)) / 2, np.where(steps > 0, steps + 4, 0), Rule.ULP)
 

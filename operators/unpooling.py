@@ -10,12 +10,65 @@ from typing import Any
 import numpy as np
 
 from ..errors import InvalidInputError
+from ._elementwise import undetermined
 from ._windows import output_shape, resolve_pads
 from .registry import kernel, scale
-from .scale import Array, Rule, Scale, exact
+from .scale import Array, Rule, Scale
 
 
-@kernel("MaxUnpool", since=9, scale=exact)
+def _unpooled_sizes(
+    x: Array, kernel_shape: Sequence[int], pads: Sequence[int] | None, strides: Sequence[int] | None
+) -> list[int]:
+    """(D − 1)·stride + kernel − pads along every spatial axis."""
+    ones = (1,) * len(kernel_shape)
+    steps = ones if strides is None else strides
+    begin, end = resolve_pads("NOTSET", pads, x.shape[2:], kernel_shape, steps, ones)
+    return [
+        (size - 1) * step + taps - before - after
+        for size, step, taps, before, after in zip(x.shape[2:], steps, kernel_shape, begin, end, strict=True)
+    ]
+
+
+def _placed(x: Array, indices: Array, shape: Sequence[int]) -> Array:
+    """Zeros of a shape, with every element of `x` at its flat index.
+
+    Raises:
+        InvalidInputError: an index outside.
+    """
+    y, at = np.zeros(tuple(shape), x.dtype), indices.reshape(-1)
+    if at.size and not 0 <= at.min() <= at.max() < y.size:
+        raise InvalidInputError(f"MaxUnpool: indices {at.min()} to {at.max()} in a tensor of {y.size} elements")
+    y.reshape(-1)[at] = x.reshape(-1)
+    return y
+
+
+def max_unpool_scale(
+    y: Array,
+    x: Array,
+    indices: Array,
+    output_shape: Array | None = None,
+    /,
+    *,
+    kernel_shape: Sequence[int],
+    pads: Sequence[int] | None = None,
+    strides: Sequence[int] | None = None,
+) -> Scale:
+    """Exact. Open where different elements have one index; and with `output_shape` where indices count in the tensor of
+    that shape, which the text may mean as well, and give another element."""
+    sizes = [*x.shape[:2], *_unpooled_sizes(x, kernel_shape, pads, strides)]
+    if indices.max(initial=0) >= math.prod(sizes):
+        sizes = list(y.shape)
+    flat, at = x.reshape(-1), indices.reshape(-1)
+    contested = np.zeros(math.prod(sizes), bool)
+    np.logical_or.at(contested, at, flat != _placed(x, indices, sizes).reshape(-1)[at])
+    unknown = np.zeros(y.shape, bool)
+    unknown[tuple(map(slice, sizes))] = contested.reshape(sizes)
+    if output_shape is not None and y.shape != tuple(sizes):
+        unknown |= _placed(x, indices, y.shape) != y
+    return undetermined(unknown)
+
+
+@kernel("MaxUnpool", since=9, scale=max_unpool_scale)
 def max_unpool(
     x: Array,
     indices: Array,
@@ -31,22 +84,18 @@ def max_unpool(
     Args:
         x: (N, C, D1, …, Dn).
         indices: same shape, int64, flat in a tensor of the sizes (D − 1)·stride + kernel − pads.
-        output_shape: (n + 2,) int64; a larger output keeps that tensor in its first corner.
+        output_shape: (n + 2,) int64; a larger output keeps that tensor in its first corner, unless the indices go
+            beyond it: then they are flat in the output.
 
     Raises:
-        InvalidInputError: `output_shape` is smaller than those sizes.
+        InvalidInputError: `output_shape` is smaller than those sizes, or an index is outside.
 
     Spec: MaxUnpool, since 9, 11 and 22
     """
-    ones = (1,) * len(kernel_shape)
-    steps = ones if strides is None else strides
-    begin, end = resolve_pads("NOTSET", pads, x.shape[2:], kernel_shape, steps, ones)
-    inferred = [
-        (size - 1) * step + taps - before - after
-        for size, step, taps, before, after in zip(x.shape[2:], steps, kernel_shape, begin, end, strict=True)
-    ]
-    y = np.zeros((*x.shape[:2], *inferred), x.dtype)
-    y.reshape(-1)[indices.reshape(-1)] = x.reshape(-1)
+    sizes = (*x.shape[:2], *_unpooled_sizes(x, kernel_shape, pads, strides))
+    if output_shape is not None and indices.max(initial=0) >= math.prod(sizes):
+        return _placed(x, indices, [int(size) for size in output_shape])
+    y = _placed(x, indices, sizes)
     if output_shape is None:
         return y
     room = [int(wanted) - size for wanted, size in zip(output_shape, y.shape, strict=True)]

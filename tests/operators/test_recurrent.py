@@ -296,7 +296,7 @@ def test_onnxruntime_is_right_with_every_activation(op_type: str, name: str) -> 
         ("RNN", {"clip": 0.3}),
         ("GRU", {"linear_before_reset": 1}),
         ("GRU", {"clip": 0.3}),
-        ("LSTM", {"clip": 0.3}),
+        ("LSTM", {"clip": 1.5}),  # less, and all of it hangs on whether the cell is clipped, which is left open
         ("LSTM", {"input_forget": 1}),
     ],
     ids=str,

@@ -44,11 +44,6 @@ DECLARED: Mapping[tuple[str, str], str] = {
         "We are: scores that a mask excludes are the lowest float in place of −∞. The text adds −∞; Y is the same."
     ),
     (RUNTIME, "test_attention_4d_with_past_and_present_qk_matmul_bias_4d_mask_causal"): AS_ABOVE,
-    (RUNTIME, "test_maxunpool_export_with_output_shape"): (
-        "Not decided: ONNX Runtime reads indices as positions in the tensor of `output_shape`, the node test (and the "
-        "kernel) as positions in the smaller tensor that kernel, strides and pads give, which is then put into the "
-        "first corner. The text does not say; only ONNX Runtime's reading inverts a MaxPool over that shape."
-    ),
     (RUNTIME, "test_resize_downsample_scales_linear_align_corners"): (
         "We are: the text divides by `output_width` − 1, which may be fractional when it comes from a scale; ONNX "
         "Runtime takes the whole number."
