@@ -280,6 +280,17 @@ def test_low_precision_exceeds_the_scale(row: Row, fault: str) -> None:
     assert observe(row, inputs, actual).share > 20
 
 
+def test_root_from_an_estimate_and_a_newton_step_is_within_the_scale_and_without_the_step_is_not() -> None:
+    rng = np.random.default_rng(6)
+    x = rng.uniform(0.01, 10, 20000).astype(np.float32)
+    half, more = np.float32(0.5), np.float32(1.5)
+    for sign in (1, -1):
+        estimate = ((1 + sign * 1.5 * 2.0**-12) / np.sqrt(x.astype(np.float64))).astype(np.float32)
+        improved = estimate * (more - half * x * estimate * estimate)
+        assert beyond(x * improved, "Sqrt", x, opset=13) == 0
+        assert beyond(x * estimate, "Sqrt", x, opset=13) == x.size
+
+
 @pytest.mark.parametrize("op_type", ["Add", "Sub", "Mul", "Div"])
 def test_one_unit_in_the_last_place_exceeds_the_scale_of_a_rounded_operation(op_type: str) -> None:
     rng = np.random.default_rng(4)
