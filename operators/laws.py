@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from .scale import Array
+from .arrays import Array
 from .storage import decode, encode, float_format, is_float
 
 LEVEL = 1e-9

@@ -10,15 +10,11 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    from .laws import Law
-
-Array = NDArray[Any]
+from .arrays import Array
+from .laws import Law
 
 
 class Rule(enum.Enum):

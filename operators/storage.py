@@ -9,7 +9,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from .scale import Array
+from .arrays import Array
 
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 
