@@ -50,10 +50,11 @@ def unet_config(content: Content, name: str = "unet") -> UNetConfig:
         name, content, act_fn="silu", mid_block_scale_factor=1, use_linear_projection=False, addition_embed_type=None
     )
     refuse(name, content, class_embed_type=None, dual_cross_attention=False, center_input_sample=False)
+    refuse(name, content, time_embedding_type="positional", time_embedding_act_fn=None, timestep_post_act=None)
     refuse(name, content, only_cross_attention=False, resnet_time_scale_shift="default", transformer_layers_per_block=1)
     channels = tuple(content.get("block_out_channels", (320, 640, 1280, 1280)))
     attention = _attention(name, content, len(channels))
-    context = content.get("cross_attention_dim") if _is_conditional(content) else None
+    context = _number(name, content, "cross_attention_dim", 1280) if _is_conditional(content) else None
     return UNetConfig(
         in_channels=content.get("in_channels", 4),
         out_channels=content.get("out_channels", 4),
@@ -61,13 +62,21 @@ def unet_config(content: Content, name: str = "unet") -> UNetConfig:
         attention=attention,
         num_heads=_heads(name, content, channels, context is None),
         context_channels=context,
-        layers_per_block=content.get("layers_per_block", 2),
+        layers_per_block=_number(name, content, "layers_per_block", 2),
         num_groups=content.get("norm_num_groups", 32),
         eps=content.get("norm_eps", 1e-5),
         cosine_first=content.get("flip_sin_to_cos", True),
         frequency_shift=content.get("freq_shift", 0),
         one_sided=content.get("downsample_padding", 1) == 0,
     )
+
+
+def _number(name: str, content: Content, key: str, default: int) -> int:
+    """A setting that diffusers allows to differ from level to level."""
+    given = content.get(key, default)
+    if isinstance(given, (list, tuple)):
+        raise InvalidArgumentError(f"{name}/config.json: {key} is {given!r}; built is one number for all levels")
+    return given
 
 
 def _is_conditional(content: Content) -> bool:
@@ -128,7 +137,7 @@ def noise_schedule(content: Content, default: NoiseSchedule) -> NoiseSchedule:
     Raises:
         InvalidArgumentError: a schedule, or a kind of prediction, that is not built.
     """
-    refuse("scheduler", content, prediction_type="epsilon", trained_betas=None)
+    refuse("scheduler", content, prediction_type="epsilon", trained_betas=None, rescale_betas_zero_snr=False)
     return NoiseSchedule(
         num_train_steps=content.get("num_train_timesteps", default.num_train_steps),
         beta_start=content.get("beta_start", default.beta_start),

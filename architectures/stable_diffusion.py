@@ -73,8 +73,9 @@ def stable_diffusion_config(content: Mapping[str, Any]) -> StableDiffusionConfig
     """
     text, vae = part(content, "text_encoder"), part(content, "vae")
     find_activation(text.get("hidden_act", "quick_gelu"))
+    vocab_size = text.get("vocab_size", 49408)
     clip = ClipTextConfig(
-        vocab_size=text.get("vocab_size", 49408),
+        vocab_size=vocab_size,
         num_positions=text.get("max_position_embeddings", 77),
         embed_dim=text.get("hidden_size", 512),
         num_layers=text.get("num_hidden_layers", 12),
@@ -82,6 +83,9 @@ def stable_diffusion_config(content: Mapping[str, Any]) -> StableDiffusionConfig
         hidden_dim=text.get("intermediate_size", 2048),
         activation=text.get("hidden_act", "quick_gelu"),
         epsilon=text.get("layer_norm_eps", 1e-5),
+        start_token_id=vocab_size - 2,  # the published config.json names others, which no prompt was trained with
+        end_token_id=vocab_size - 1,
+        pad_token_id=vocab_size - 1,
     )
     return StableDiffusionConfig(
         unet_config(part(content, "unet")),

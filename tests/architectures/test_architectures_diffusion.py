@@ -260,6 +260,13 @@ def test_stable_diffusion_folder_gives_the_published_config():
     assert entry.from_pretrained_config(SD_FOLDER) == entry.config("published")
 
 
+def test_clip_of_another_vocabulary_ends_with_its_start_and_end():
+    """As the published one does; what its config.json says of them is not what its tokenizer has."""
+    content = {**SD_FOLDER, "text_encoder": {**SD_FOLDER["text_encoder"], "vocab_size": 500, "eos_token_id": 2}}
+    text = find_architecture("stable-diffusion").from_pretrained_config(content).text
+    assert (text.start_token_id, text.end_token_id, text.pad_token_id) == (498, 499, 499)
+
+
 def test_latent_diffusion_folder_gives_the_published_config():
     bert = {"model_type": "ldmbert", "d_model": 1280, "encoder_layers": 32, "encoder_attention_heads": 8,
             "encoder_ffn_dim": 5120, "head_dim": 64, "vocab_size": 30522, "activation_function": "gelu"}  # fmt: skip
@@ -289,10 +296,14 @@ def test_ddpm_config_json_gives_the_published_config():
     [
         ("unet", {"act_fn": "gelu"}, "unet/config.json: act_fn is 'gelu'; built is 'silu'"),
         ("unet", {"use_linear_projection": True}, "use_linear_projection is True; built is False"),
+        ("unet", {"timestep_post_act": "silu"}, "timestep_post_act is 'silu'; built is None"),
+        ("unet", {"time_embedding_act_fn": "silu"}, "time_embedding_act_fn is 'silu'; built is None"),
+        ("unet", {"cross_attention_dim": [768, 1024]}, r"cross_attention_dim is \[768, 1024\]; built is one number"),
         ("unet", {"attention_head_dim": 7}, r"attention_head_dim 7 does not divide \(320, 640"),
         ("unet", {"down_block_types": ["Odd"] * 4}, "block 'Odd'; built are CrossAttnDownBlock2D"),
         ("vae", {"_class_name": "AutoencoderTiny"}, "'AutoencoderTiny'; built are AutoencoderKL, VQModel"),
         ("scheduler", {"prediction_type": "v_prediction"}, "prediction_type is 'v_prediction'; built is 'epsilon'"),
+        ("scheduler", {"rescale_betas_zero_snr": True}, "rescale_betas_zero_snr is True; built is False"),
         ("text_encoder", {"hidden_act": "wave"}, "no activation 'wave'"),
     ],
 )
