@@ -19,6 +19,7 @@ from onnx_arch.errors import InvalidArgumentError, RaisedByRuntimeError
 from onnx_arch.graphs.feeds import random_feeds
 from onnx_arch.graphs.loading import load_model
 from onnx_arch.graphs.model import Model
+from onnx_arch.runtimes.process import open_session
 from onnx_arch.runtimes.session import OPTIMIZATIONS, RuntimeOptions
 
 from .command_models import Command, save_model, small_model
@@ -170,3 +171,60 @@ def test_disabled_optimizer_is_left_out_and_recorded(check: Command, tmp_path: P
     words = [file, "--disable-optimizer", "QDQSelectorActionTransformer", "--json", result, "--quiet"]
     assert check(*words) == (0, "", "")
     assert '"disabled_optimizers": ["QDQSelectorActionTransformer"]' in result.read_text()
+
+
+def tied_sum(folder: Path) -> Path:
+    """A quantised sum of steps of 0.05 in steps of 0.1: half of all sums lie in the middle between two steps."""
+    nodes = [
+        helper.make_node("QuantizeLinear", ["a", "step", "zero"], ["qa"]),
+        helper.make_node("DequantizeLinear", ["qa", "step", "zero"], ["da"]),
+        helper.make_node("QuantizeLinear", ["b", "step", "zero"], ["qb"]),
+        helper.make_node("DequantizeLinear", ["qb", "step", "zero"], ["db"]),
+        helper.make_node("Add", ["da", "db"], ["sum"]),
+        helper.make_node("QuantizeLinear", ["sum", "coarse", "zero"], ["q"]),
+        helper.make_node("DequantizeLinear", ["q", "coarse", "zero"], ["y"]),
+    ]
+    weights = {"step": np.float32(0.05), "coarse": np.float32(0.1), "zero": np.int8(3)}
+    graph = helper.make_graph(
+        nodes,
+        "tied",
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, [4, 25]) for name in ("a", "b")],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [4, 25])],
+        [numpy_helper.from_array(np.asarray(value), name) for name, value in weights.items()],
+    )
+    return save_model(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), folder / "tied.onnx"
+    )
+
+
+@pytest.mark.parametrize("step", [0, 1])
+def test_steps_that_rounding_alone_decides_are_no_fault_and_ten_steps_are(step: int, tmp_path: Path) -> None:
+    model = load_model(tied_sum(tmp_path))
+    rng = np.random.default_rng(0)
+    feeds = {name: rng.standard_normal((4, 25)).astype(np.float32) for name in ("a", "b")}
+
+    @contextmanager
+    def shifted(path: Path, options: RuntimeOptions) -> Iterator[Any]:
+        with open_session(path, options) as session:
+            yield Shifted(session, step)
+
+    request = CheckRequest(open_session=shifted)
+    rows = [row for row in check_model(model, feeds, request) if isinstance(row, NodeResult)]
+    assert rows[-1].outcome is (Outcome.FAILED if step else Outcome.PASSED), rows[-1].message
+
+
+class Shifted:
+    """A session whose untouched graph returns one element ten steps of 0.1 off."""
+
+    def __init__(self, session: Any, step: int) -> None:
+        self.session, self.step, self.info = session, step, session.info
+
+    def run(self, feeds: Mapping[str, Any], outputs: Sequence[str] | None = None) -> dict[str, Any]:
+        values = self.session.run(feeds, outputs)
+        if outputs is None and self.step:
+            values = {"y": values["y"].copy()}
+            values["y"][0, 0] += np.float32(1)
+        return values
+
+    def peak_memory_bytes(self) -> int:
+        return self.session.peak_memory_bytes()
