@@ -175,6 +175,8 @@ def _reading(node: Node, trial: Trial, index: int, actual: Mapping[str, Any]) ->
     """An output of a trial before rounding; the errors of a float32 computation, and of what it read."""
     if index >= len(trial.local.outputs) or not _is_narrow(trial.local.outputs[index]):
         return None
+    if node.op_type == "Cast" and not node.domain:
+        return _before_the_cast(node.inputs[0], trial, actual)
     data = trial.local.outputs[index].data
     error = np.zeros(data.shape)
     if trial.local.scales is not None and index < len(trial.local.scales):
@@ -183,6 +185,16 @@ def _reading(node: Node, trial: Trial, index: int, actual: Mapping[str, Any]) ->
     if trial.chosen and node.op_type not in CONTRACTIONS:  # whose own errors are larger
         error = error + _moved(node, trial.chosen, trial.local, actual)[index]
     return Reading(data, np.nan_to_num(error, posinf=0.0).astype(np.float32))
+
+
+def _before_the_cast(name: str, trial: Trial, actual: Mapping[str, Any]) -> Reading | None:
+    """What a cast to a narrow type rounds: its input, as it is read; None of strings."""
+    if name in trial.chosen:
+        return trial.chosen[name]
+    data = stored_value(actual[name]).data
+    if not isinstance(data, np.ndarray) or data.dtype.kind not in "fiub":
+        return None
+    return Reading(data.astype(np.float64), np.zeros(data.shape, np.float32))
 
 
 def _is_narrow(value: Value) -> bool:
