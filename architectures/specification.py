@@ -289,7 +289,8 @@ class CheckpointLayout:
         restores: (pattern, replacement) of `re.sub`, applied in order to every key of the module: the way back. With
             `renames` but without these, such a checkpoint is read and not written. A key that becomes "" is not written
             (a tied weight that the ecosystem stores once).
-        pointwise: patterns of the module's keys whose 2-D tensors are stored as 1×1 filters, (C_out, C_in, 1, 1).
+        pointwise: patterns of the module's keys whose 2-D tensors are stored as filters over all that they see,
+            (C_out, C_in, h, w), and read in this order; written as 1×1 ones.
         files: where a folder has several files: the file of every first word of a key (`unet.conv_in.weight` is key
             `conv_in.weight` of {"unet": "unet/diffusion_pytorch_model.safetensors"}). One file else.
         skipped: patterns of checkpoint keys to leave out before anything else (averages beside the weights, …).

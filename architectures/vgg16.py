@@ -75,6 +75,17 @@ def vgg_graphs(config: VGGConfig) -> tuple[GraphSpec, ...]:
     return (GraphSpec("vgg16", (image,), (logits,), axes, image_preprocessing=preprocessing),)
 
 
+TIMM = CheckpointLayout(
+    "timm",
+    renames=(
+        (r"^pre_logits\.fc1\.", "classifier.0."),
+        (r"^pre_logits\.fc2\.", "classifier.3."),
+        (r"^head\.fc\.", "classifier.6."),
+    ),
+    pointwise=(r"^classifier\.[03]\.weight$",),
+)
+"""Its classifier begins with two convolutions: 7×7, then 1×1."""
+
 TINY_VGG = VGGConfig(((4, 2), (8, 2), (8, 3)), pool_size=2, hidden_features=16, num_classes=10, image_size=16)
 
 
@@ -84,7 +95,7 @@ TINY_VGG = VGGConfig(((4, 2), (8, 2), (8, 3)), pool_size=2, hidden_features=16, 
     presets={"published": VGGConfig(), "tiny": TINY_VGG},
     graphs=vgg_graphs,
     parameters=138_357_544,
-    checkpoints=(CheckpointLayout("torchvision"), PLAIN),
+    checkpoints=(CheckpointLayout("torchvision"), TIMM, PLAIN),
 )
 def build_vgg16(config: VGGConfig) -> VGG:
     """The module of a config."""

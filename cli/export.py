@@ -53,7 +53,9 @@ Names = Annotated[
     ),
 ]
 Output = Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Each bundle becomes DIR/NAME.")]
-Preset = Annotated[str, typer.Option("--preset", help="Size of an architecture: published or tiny.")]
+Preset = Annotated[
+    str, typer.Option("--preset", help="Size of an architecture: published, tiny, or another that it has, as large.")
+]
 Opset = Annotated[
     int | None, typer.Option("--opset", metavar="N", help="ai.onnx version, 18 to 28.  [default: 20; 22 for bfloat16]")
 ]
@@ -110,7 +112,7 @@ UnpoolOption = Annotated[
 ]
 LoopOption = Annotated[
     bool,
-    typer.Option("--loop", help="Also write generate.onnx: the whole loop of a language model, tokens in, tokens out."),
+    typer.Option("--loop", help="Also write generate.onnx: the whole loop, tokens in, tokens or a picture out."),
 ]
 Json = Annotated[str | None, typer.Option("--json", metavar="FILE|-", help="Write JSON lines; - is standard output.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing; the exit status tells.")]

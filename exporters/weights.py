@@ -133,8 +133,8 @@ def _renamed(given: Mapping[str, Tensor], layout: CheckpointLayout, shelf: Shelf
 def _as_stored_here(tensor: Tensor, own: str, layout: CheckpointLayout) -> Tensor:
     if layout.is_transposed(own) and tensor.ndim == MATRIX:
         return tensor.t()
-    if layout.is_pointwise(own) and tensor.ndim == FILTERS and tensor.shape[2:] == (1, 1):
-        return tensor[:, :, 0, 0]
+    if layout.is_pointwise(own) and tensor.ndim == FILTERS:
+        return tensor.flatten(1)
     return tensor
 
 

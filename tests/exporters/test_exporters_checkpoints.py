@@ -156,6 +156,21 @@ def test_layout_of_an_architecture_leads_there_and_back(tmp_path, name):
     assert all(torch.equal(tensor, own[key]) for key, tensor in again.state_dict().items() if key in fit.tensors)
 
 
+def test_vgg16_of_timm_begins_its_classifier_with_convolutions(tmp_path):
+    entry = find_architecture("vgg16")
+    module, again = (entry.build(tiny_config("vgg16")) for _ in range(2))
+    randomize(module, 5)
+    theirs = {"classifier.0": "pre_logits.fc1", "classifier.3": "pre_logits.fc2", "classifier.6": "head.fc"}
+    shapes = {"pre_logits.fc1.weight": (16, 8, 2, 2), "pre_logits.fc2.weight": (16, 16, 1, 1)}
+    keys = {key: theirs.get(key[:12], key[:12]) + key[12:] for key in module.state_dict()}
+    state = {
+        keys[key]: tensor.reshape(shapes.get(keys[key], tensor.shape)) for key, tensor in module.state_dict().items()
+    }
+    save_file(state, tmp_path / "c.safetensors")
+    assert load_weights(again, tmp_path / "c.safetensors", entry.checkpoints).layout.name == "timm"
+    assert same(again.state_dict(), module.state_dict())
+
+
 class Pointwise(nn.Module):
     def __init__(self):
         super().__init__()
