@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import enum
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -13,6 +12,19 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import ExportError, UnknownEntryError
+from .options import (
+    Dims,
+    Html,
+    Json,
+    Optimization,
+    OptimizationOption,
+    Provider,
+    ProviderOption,
+    Python,
+    Quiet,
+    Runtime,
+    RuntimeOption,
+)
 from .terminal import (
     STANDARD_OUTPUT,
     ExitStatus,
@@ -34,22 +46,6 @@ if TYPE_CHECKING:
 PUBLISHED = "published"
 
 
-class Provider(enum.StrEnum):
-    """Where to run."""
-
-    CPU = "cpu"
-    CUDA = "cuda"
-
-
-class Optimization(enum.StrEnum):
-    """Graph optimisation level."""
-
-    DISABLED = "disabled"
-    BASIC = "basic"
-    EXTENDED = "extended"
-    ALL = "all"
-
-
 Models = Annotated[
     list[str], typer.Argument(metavar="MODEL…", help=".onnx files, bundles, or names of architectures to export first.")
 ]
@@ -57,16 +53,7 @@ Against = Annotated[
     str | None,
     typer.Option("--against", metavar="torch|RUNTIME[:PYTHON]", help="Measure this beside it, block by block in turn."),
 ]
-Runtime = Annotated[str, typer.Option("--runtime", help="Runtime to measure: a registered name or an adapter's .py.")]
-Python = Annotated[str | None, typer.Option("--python", metavar="INTERPRETER", help="Python that has the runtime.")]
-ProviderOption = Annotated[Provider, typer.Option("--provider", help="Where to run; what ran elsewhere is refused.")]
-RuntimeOption = Annotated[
-    list[str] | None,
-    typer.Option("--runtime-option", metavar="KEY=VALUE", help="What only this runtime knows. Can be repeated."),
-]
-Level = Annotated[Optimization, typer.Option("--optimization", help="Graph optimisation level.")]
 Batches = Annotated[list[int] | None, typer.Option("--batch", metavar="N", help="Items per run; repeat for several.")]
-Dims = Annotated[list[str] | None, typer.Option("--dim", metavar="NAME=SIZE", help="Size of a symbolic dim.")]
 Threads = Annotated[int | None, typer.Option("--threads", min=1, help="Threads of both sides; else the usable cores.")]
 Duration = Annotated[float, typer.Option("--duration", min=0.0, help="Measured seconds per row, warm-up aside.")]
 Seed = Annotated[int, typer.Option("--seed", help="Of random inputs, and of an exported architecture's parameters.")]
@@ -74,9 +61,6 @@ Preset = Annotated[str, typer.Option("--preset", help="Size of architectures tha
 Weights = Annotated[
     Path | None, typer.Option("--weights", help="Checkpoint that the bundle was exported from, for --against torch.")
 ]
-JsonFile = Annotated[str | None, typer.Option("--json", metavar="FILE|-", help="Write JSON lines there.")]
-HtmlFile = Annotated[Path | None, typer.Option("--html", help="Write one self-contained page there.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
 
 
 def bench(
@@ -86,7 +70,7 @@ def bench(
     runtime: Runtime = "onnxruntime",
     python: Python = None,
     provider: ProviderOption = Provider.CPU,
-    optimization: Level = Optimization.ALL,
+    optimization: OptimizationOption = Optimization.ALL,
     runtime_option: RuntimeOption = None,
     batch: Batches = None,
     dim: Dims = None,
@@ -95,8 +79,8 @@ def bench(
     seed: Seed = 0,
     preset: Preset = PUBLISHED,
     weights: Weights = None,
-    json: JsonFile = None,
-    html: HtmlFile = None,
+    json: Json = None,
+    html: Html = None,
     quiet: Quiet = False,
 ) -> ExitStatus:
     """Measure models: median, p95, cold start, time per operator, and the ratio to another side with its interval."""

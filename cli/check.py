@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import enum
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -13,6 +12,21 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import InvalidArgumentError
+from .options import (
+    Dims,
+    Html,
+    Json,
+    Junit,
+    Optimization,
+    OptimizationOption,
+    Provider,
+    ProviderOption,
+    Python,
+    Quiet,
+    Resume,
+    Runtime,
+    RuntimeOption,
+)
 from .terminal import (
     STANDARD_OUTPUT,
     ExitStatus,
@@ -33,22 +47,6 @@ if TYPE_CHECKING:
     from ..runtimes.session import RuntimeOptions
 
 
-class Provider(enum.StrEnum):
-    """Execution providers."""
-
-    CPU = "cpu"
-    CUDA = "cuda"
-
-
-class Optimization(enum.StrEnum):
-    """Graph optimisation levels."""
-
-    DISABLED = "disabled"
-    BASIC = "basic"
-    EXTENDED = "extended"
-    ALL = "all"
-
-
 ModelPath = Annotated[
     Path,
     typer.Argument(metavar="MODEL|BUNDLE", help="Any .onnx file, or the folder of an export, with all its graphs."),
@@ -60,41 +58,14 @@ TestData = Annotated[
 Image = Annotated[
     Path | None, typer.Option("--image", metavar="FILE", help="A picture, preprocessed as ImageNet models expect.")
 ]
-Dims = Annotated[
-    list[str] | None, typer.Option("--dim", metavar="NAME=N", help="Size of a symbolic dim for random inputs.")
-]
 Seed = Annotated[int | None, typer.Option("--seed", min=0, help="Seed of random inputs.  [default: 0]")]
-Runtime = Annotated[
-    str, typer.Option("--runtime", help="A name of `onnx-arch list runtimes`, or the .py file of an adapter of yours.")
-]
-RuntimeOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--runtime-option",
-        metavar="KEY=VALUE",
-        help="What only this runtime knows: provider_options.use_tf32=0, config.INFERENCE_PRECISION_HINT=f32. "
-        "Can be repeated.",
-    ),
-]
-Python = Annotated[
-    str | None, typer.Option("--python", metavar="INTERPRETER", help="Judge the runtime of another Python.")
-]
-ProviderOption = Annotated[Provider, typer.Option("--provider", help="Execution provider that must run the graph.")]
-OptimizationOption = Annotated[Optimization, typer.Option("--optimization", help="Graph optimisation level.")]
 Disabled = Annotated[
     list[str] | None,
     typer.Option("--disable-optimizer", metavar="NAME", help="Switch a graph optimiser off. Can be repeated."),
 ]
 Threads = Annotated[int | None, typer.Option("--threads", min=1, help="Intra-op threads of the runtime.")]
 TimeLimit = Annotated[float, typer.Option("--time-limit", min=0.1, metavar="S", help="A run that takes longer hangs.")]
-Json = Annotated[str | None, typer.Option("--json", metavar="FILE|-", help="Write JSON lines; - is standard output.")]
-Junit = Annotated[Path | None, typer.Option("--junit", metavar="FILE", help="Write JUnit XML.")]
-Html = Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Write a self-contained page.")]
-Resume = Annotated[
-    Path | None, typer.Option("--resume", metavar="FILE", help="Take over what an interrupted run has judged.")
-]
 AllRows = Annotated[bool, typer.Option("--all", help="Show every node, not only the 20 worst.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing; the exit status tells.")]
 
 
 def check(

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import InvalidArgumentError
-from .check import (
+from .options import (
     Html,
+    Json,
     Junit,
     Optimization,
     OptimizationOption,
@@ -24,6 +25,7 @@ from .check import (
     ProviderOption,
     Python,
     Quiet,
+    Resume,
     Runtime,
     RuntimeOption,
 )
@@ -70,10 +72,6 @@ Shrink = Annotated[bool, typer.Option("--shrink/--no-shrink", help="Make failing
 Expect = Annotated[Path | None, typer.Option("--expect", metavar="FILE", help="Known failures, TOML.")]
 Reproduce = Annotated[
     Path | None, typer.Option("--reproduce", metavar="DIR", help="Write a folder per failure that shows it alone.")
-]
-Json = Annotated[str | None, typer.Option("--json", metavar="FILE|-", help="Write JSON lines; - is standard output.")]
-Resume = Annotated[
-    Path | None, typer.Option("--resume", metavar="FILE", help="Take over what an interrupted run has judged.")
 ]
 Compare = Annotated[
     tuple[Path, Path] | None,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import enum
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,20 +11,22 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import InvalidArgumentError
-from .terminal import STANDARD_OUTPUT, ExitStatus, get_console, json_lines, progress
+from .options import Json, Preset, Provider, ProviderOption, Quiet, Weights
+from .terminal import (
+    STANDARD_OUTPUT,
+    ExitStatus,
+    check_picture,
+    check_targets,
+    get_console,
+    json_lines,
+    progress,
+)
 
 if TYPE_CHECKING:
     from rich.progress import Progress
 
     from ..generation.registry import GeneratorEntry
-    from ..generation.request import Generated
-
-
-class Provider(enum.StrEnum):
-    """Execution providers."""
-
-    CPU = "cpu"
-    CUDA = "cuda"
+    from ..generation.request import Generated, Request
 
 
 Subject = Annotated[
@@ -70,14 +71,7 @@ Width = Annotated[int | None, typer.Option("--width", min=1, metavar="PIXELS", h
 OneFile = Annotated[
     bool, typer.Option("--one-file", help="Run the bundle's one-file graph, which holds the loop itself.")
 ]
-Preset = Annotated[str | None, typer.Option("--preset", help="Size of an architecture.  [default: published]")]
-Weights = Annotated[
-    Path | None, typer.Option("--weights", metavar="PATH", help="Checkpoint of an architecture: a file or its folder.")
-]
-ProviderOption = Annotated[Provider, typer.Option("--provider", help="Execution provider.")]
 Threads = Annotated[int | None, typer.Option("--threads", min=1, help="Intra-op threads of the runtime.")]
-Json = Annotated[str | None, typer.Option("--json", metavar="FILE|-", help="Write JSON lines; - is standard output.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing; the exit status tells.")]
 
 
 def generate(
@@ -120,6 +114,8 @@ def generate(
         prompt, seed, count, provider.value, threads, one_file, parse_tokens(tokens), _near(tokenizer, weights),
         max_length, temperature, top_k, top_p, negative_prompt, steps, guidance, height, width,
     )  # fmt: skip
+    check_targets({"--json": json, "--output": output}, [tokenizer, weights])
+    _check_early(subject, request, output)
     written_to_output = quiet or json == STANDARD_OUTPUT
     with progress(get_console(quiet), "export") as bar:
         task = bar.add_task("", total=None)
@@ -129,7 +125,7 @@ def generate(
         )
     name = manifest.get("source", {}).get("architecture", "")
     entry = find_generator(name)
-    entry.check(name, request)
+    _check(entry, name, request, output)
     with _watched(entry, written_to_output, quiet) as watcher:
         result = entry.load()(folder, manifest, request, watcher)
     _write(result, output, name, written_to_output or watcher.streamed)
@@ -139,6 +135,23 @@ def generate(
     if "seed" in manifest.get("weights", {}):
         get_console(quiet).print(f"{name} has random parameters here: it has learned nothing", markup=False)
     return ExitStatus.OK
+
+
+def _check_early(subject: str, request: Request, output: Path | None) -> None:
+    """Refuse, before an architecture is exported, what it does not generate."""
+    from ..architectures.registry import listings  # noqa: PLC0415 - reads every file
+    from ..generation.registry import find_generator  # noqa: PLC0415 - only what is asked for
+
+    if not Path(subject).is_dir() and subject in listings():
+        _check(find_generator(subject), subject, request, output)
+
+
+def _check(entry: GeneratorEntry, name: str, request: Request, output: Path | None) -> None:
+    from ..generation.registry import PICTURE  # noqa: PLC0415 - only what is asked for
+
+    entry.check(name, request)
+    if entry.gives == PICTURE and output is not None:
+        check_picture(output)
 
 
 def parse_tokens(text: str | None) -> tuple[int, ...] | None:

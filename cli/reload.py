@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from .export import Quiet, show, told
+from .export import show, told
+from .options import Quiet
 from .terminal import ExitStatus
 
 BundleArgument = Annotated[Path, typer.Argument(metavar="BUNDLE", help="A folder that `onnx-arch export` wrote.")]

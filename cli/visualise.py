@@ -8,12 +8,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import InvalidArgumentError
-from .terminal import STANDARD_OUTPUT, ExitStatus, get_console, json_lines, progress
+from .options import Json, Preset, Quiet, Weights
+from .terminal import (
+    STANDARD_OUTPUT,
+    ExitStatus,
+    check_picture,
+    check_targets,
+    get_console,
+    json_lines,
+    progress,
+)
 
 if TYPE_CHECKING:
     from ..generation.features import Features
-
-WRITTEN = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tiff", ".tif")
 
 Subject = Annotated[
     str, typer.Argument(metavar="NAME|BUNDLE", help="zfnet, exported once and kept; or the folder of its export.")
@@ -31,12 +38,6 @@ Top = Annotated[
     int | None, typer.Option("--top", min=1, metavar="K", help="The K maps that respond most.  [default: 9]")
 ]
 Bundle = Annotated[Path | None, typer.Option("--bundle", metavar="DIR", help="The folder of an export of NAME.")]
-Weights = Annotated[
-    Path | None, typer.Option("--weights", metavar="PATH", help="Checkpoint of an architecture: a file or its folder.")
-]
-Preset = Annotated[str | None, typer.Option("--preset", help="Size of an architecture.  [default: published]")]
-Json = Annotated[str | None, typer.Option("--json", metavar="FILE|-", help="Write JSON lines; - is standard output.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing; the exit status tells.")]
 
 
 def visualise(
@@ -60,8 +61,8 @@ def visualise(
     if feature and top is not None:
         raise InvalidArgumentError("--feature names maps and --top chooses them: give one of the two")
     target = output or Path(f"{Path(subject).name}-layer-{layer}.png")
-    if target.suffix.lower() not in WRITTEN:
-        raise InvalidArgumentError(f"{target}: unknown kind {target.suffix!r}; allowed are {', '.join(WRITTEN)}")
+    check_picture(target)
+    check_targets({"--json": json, "--output": target}, [image, weights])
     from ..generation.features import grid, project  # noqa: PLC0415 - imports NumPy
 
     folder, manifest = _bundle(subject, bundle, {"preset": preset, "weights": weights}, quiet)
