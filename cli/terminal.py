@@ -118,8 +118,21 @@ def check_targets(targets: Mapping[str, Place | None], read: Iterable[Place | No
             _check_place(os.fspath(target))
 
 
-_ONE_FILE = ("--json", "--junit", "--html")
+_ONE_FILE = ("--json", "--junit", "--html", "--output")
 """Options that write one file; `--save-weights` may make a folder."""
+
+PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tiff", ".tif")
+
+
+def check_picture(target: Place) -> None:
+    """Refuse, before any work is done, a picture of a kind that cannot be written.
+
+    Raises:
+        InvalidArgumentError: names the kinds that can.
+    """
+    kind = os.path.splitext(target)[1]
+    if kind.lower() not in PICTURES:
+        raise InvalidArgumentError(f"{os.fspath(target)}: unknown kind {kind!r}; allowed are {', '.join(PICTURES)}")
 
 
 def _check_place(target: str) -> None:

@@ -123,6 +123,7 @@ def test_command_of_several_texts_prints_each_on_its_line(loops, onnx_arch):
         (["--tokens", "1,x"], "--tokens 1,x: must be whole numbers between commas, for example 1,2,3"),
         (["--tokens", "1", "--steps", "3"], "--steps means nothing to gpt2, which makes a text"),
         (["--tokens", "1", "--preset", "tiny"], "--preset means nothing here"),
+        (["--tokens", "1", "-o", "nowhere/text.txt"], "cannot write nowhere/text.txt: there is no folder nowhere"),
         (["--tokens", "1", "--max-length", "99"], "99 words; the network holds at most 64"),
         ([], "give either --prompt TEXT or --tokens 1,2,3"),
     ],
@@ -132,6 +133,13 @@ def test_command_refuses_in_one_line(loops, onnx_arch, words, told):
     assert done.returncode == 2
     assert told in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+def test_command_refuses_before_it_exports(onnx_arch):
+    told = onnx_arch("generate", "bert", "--tokens", "1").stderr
+    assert told.startswith("onnx-arch: error: bert generates nothing; dalle, ddpm, gpt2, ")
+    told = onnx_arch("generate", "ddpm", "-o", "digit.gi").stderr
+    assert told.startswith("onnx-arch: error: digit.gi: unknown kind '.gi'; allowed are .png, ")
 
 
 def test_command_names_what_can_generate(onnx_arch):
