@@ -19,6 +19,7 @@ import numpy as np
 from ..errors import InvalidAttributeError
 from ._casting import integer_limits
 from ._elementwise import undetermined
+from ._spilling import unspecified
 from .scale import Array, Rule, Scale
 from .storage import float_format
 
@@ -246,7 +247,8 @@ def resample_scale(
         if move.any():
             sides = ([side * move if i == number else 0 for i in range(len(axes))] for side in (-1, 1))
             reach += np.max([np.abs(_interpolate(data, axes, sampling, shifts) - y) for shifts in sides], axis=0)
-    return Scale(size + reach / _half_unit(stored), max(roundings, 1), Rule.COMPOSED)
+    found = Scale(size + reach / _half_unit(stored), max(roundings, 1), Rule.COMPOSED)
+    return unspecified(found, np.isnan(y) & np.isinf(data).any())  # infinity times a weight of 0, or left out
 
 
 def _integer_scale(y: Array, data: Array, axes: Sequence[Axis], sampling: Sampling, moves: Sequence[Array]) -> Scale:

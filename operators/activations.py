@@ -16,7 +16,7 @@ import numpy as np
 
 from ..errors import InvalidAttributeError
 from ._elementwise import ONCE, bounded, register_unary, undetermined, with_consumed_inputs
-from ._spilling import opened, overflows
+from ._spilling import overflows
 from .registry import Kernel, kernel, scale
 from .scale import Array, Rule, Scale, ScaleFunction, exact
 from .storage import encode, is_float
@@ -55,10 +55,10 @@ def softplus(x: Array) -> Array:
 
 
 def softplus_scale(y: Array, x: Array, /, *, stored: Sequence[np.dtype[np.generic] | None] = (None,)) -> Scale:
-    """10 at 1 + y: ln(1 + e^x) rounds at 1 (1), the exponential adds 2x + 3 relative ones, the logarithm 8 at y. Open
-    where e^x, which the function body forms in the type itself, overflows."""
+    """10 at 1 + y: ln(1 + e^x) rounds at 1 (1), the exponential adds 2x + 3 relative ones, the logarithm 8 at y. It
+    may be infinite where e^x, which the function body forms in the type itself, is."""
     found = Scale(1 + np.abs(y), LIBRARY + 2, Rule.ULP)
-    return found if stored[0] is None else opened(found, overflows(np.exp(x), stored[0]) & np.isfinite(x))
+    return found if stored[0] is None else replace(found, overflows=overflows(np.exp(x), stored[0]))
 
 
 def softsign(x: Array) -> Array:

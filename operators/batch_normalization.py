@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -74,6 +75,19 @@ def batch_normalization(
     """
     if not training_mode and output_count == 1:
         return _batch_normalized(x, weight, b, mean, var, epsilon)
+    if x.ndim == 1:  # of one channel
+        first, *others = batch_normalization(
+            x[:, None],
+            weight,
+            b,
+            mean,
+            var,
+            epsilon=epsilon,
+            momentum=momentum,
+            training_mode=training_mode,
+            output_count=max(output_count, 2),
+        )
+        return (first[:, 0], *others)[:output_count]
     axes = (0, *range(2, x.ndim))
     batch_mean, batch_var = x.mean(axis=axes), x.var(axis=axes)
     y = _batch_normalized(x, weight, b, batch_mean, batch_var, epsilon)
@@ -102,6 +116,22 @@ def batch_normalization_scale(
             size = _batch_magnitude(y, x, weight, b, mean, var, epsilon)
             return Scale(size, BATCH_ROUNDINGS, Rule.COMPOSED)
         y = (y,)
+    if x.ndim == 1:  # of one channel
+        widened = (y[0][:, None], *y[1:])
+        found = batch_normalization_scale(
+            widened,
+            x[:, None],
+            weight,
+            b,
+            mean,
+            var,
+            epsilon=epsilon,
+            momentum=momentum,
+            training_mode=training_mode,
+            stored=stored,
+        )
+        first, *rest = found if isinstance(found, tuple) else (found,)
+        return (replace(first, magnitude=np.broadcast_to(first.magnitude, widened[0].shape)[:, 0]), *rest)
     axes = (0, *range(2, x.ndim))
     n = x.size // max(1, x.shape[1])
     size = standardized_magnitude(x, axes, epsilon) * np.abs(per_channel(weight, x)) + np.abs(y[0])

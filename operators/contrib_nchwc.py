@@ -255,7 +255,8 @@ def nchwc_average_pool_scale(y: Array, x: Array, /, **attributes: Any) -> Scale:
     """DOT, as AveragePool, in blocked order."""
     block = _block(x.shape[1])
     bound = average_pool_scale(y, unblocked(x, block), **attributes)
-    return replace(bound, magnitude=blocked(bound.magnitude, block))
+    terms = bound.terms if np.ndim(bound.terms) == 0 else blocked(np.asarray(bound.terms), block)
+    return replace(bound, magnitude=blocked(bound.magnitude, block), terms=terms)
 
 
 @kernel("GlobalMaxPool", since=1, domain=NCHWC, scale=nchwc_max_scale)

@@ -14,6 +14,7 @@ import numpy as np
 from ..errors import InvalidAttributeError, InvalidInputError
 from ._elementwise import ONCE, undetermined
 from ._fused_activation import Stored
+from ._spilling import opened, squares_spill, stage_type
 from .contrib_products import MICROSOFT
 from .normalization import EPSILON, ROUNDINGS, layer_normalization, layer_normalization_scale, rms_normalization
 from .registry import kernel, scale
@@ -89,6 +90,7 @@ def simplified_layer_normalization_scale(
     *,
     axis: int = -1,
     epsilon: float = EPSILON,
+    stash_type: int = 1,
     output_count: int = 1,
 ) -> tuple[Scale, ...]:
     """COMPOSED at |y|: half a mean of squares, the root, the quotient, the product; as RMSNormalization."""
@@ -96,8 +98,9 @@ def simplified_layer_normalization_scale(
     n = math.prod(x.shape[a] for a in axes)
     value = rms_normalization(x, weight, axis=axis, epsilon=epsilon)
     inverse = 1 / _root_mean_square(x, axes, epsilon)
+    spilled = squares_spill(x, axes, stage_type(stash_type))
     sizes = (np.abs(value) * ROUNDINGS, inverse * ROUNDINGS)
-    return tuple(Scale(size, n, Rule.COMPOSED, _spread(n)) for size in sizes)[:output_count]
+    return tuple(opened(Scale(size, n, Rule.COMPOSED, _spread(n)), spilled) for size in sizes)[:output_count]
 
 
 def _sum_scale(x: Array, parts: list[Array]) -> Scale:
@@ -262,7 +265,8 @@ def skip_simplified_layer_normalization_scale(
     size = np.abs(rms_normalization(total, gamma, epsilon=epsilon)) * ROUNDINGS + moved.y * np.abs(gamma)
     first = Scale(size, n, Rule.COMPOSED, _spread(n))
     inverse = ROUNDINGS / _root_mean_square(total, LAST, epsilon) + moved.inverse * _wider(stored)
-    return (first, undetermined(True), Scale(inverse, n, Rule.COMPOSED, _spread(n)), bound)[:output_count]
+    third, spilled = Scale(inverse, n, Rule.COMPOSED, _spread(n)), squares_spill(total, LAST, FLOAT32)
+    return (opened(first, spilled), undetermined(True), opened(third, spilled), bound)[:output_count]
 
 
 def _embedded(

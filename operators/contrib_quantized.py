@@ -57,13 +57,13 @@ class Requantized:
     def values(self, shift: float = 0.0) -> Array:
         """The stored outputs, if every quotient were off by `shift` times its error."""
         low, high = integer_limits(self.dtype)
-        rounded = np.rint(self.quotient + shift * self.error) + self.zero
+        rounded = np.rint(np.nan_to_num(self.quotient + shift * self.error)) + self.zero
         return np.clip(rounded, low, high).astype(self.dtype)
 
     def scale(self) -> Scale:
-        """Exact but for a step where the error reaches a tie."""
+        """Exact but for a step where the error reaches a tie; open where there is no quotient."""
         steps = self.values(1.0).astype(np.float64) - self.values(-1.0).astype(np.float64)
-        return Scale(np.zeros(()), steps, Rule.EXACT)
+        return Scale(np.zeros(()), np.where(np.isnan(self.quotient), np.inf, steps), Rule.EXACT)
 
 
 def real_number(x: Array | None) -> float:

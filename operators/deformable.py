@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import InvalidAttributeError, InvalidInputError
+from ._spilling import unspecified
 from .registry import kernel, scale
 from .rounding import NAIVE_VARIANCE
 from .scale import Array, Rule, Scale
@@ -207,7 +208,7 @@ def deform_conv_scale(
 ) -> Scale:
     """COMPOSED: Σ |w| |mask| Σ share · |x|, with a rounding for every product of the filter, the interpolation and the
     mask; and what two roundings of a coordinate at its own size move the interpolation by. Open where an offset is not
-    finite."""
+    finite, or infinity meets a weight of 0."""
     geometry = _geometry(x, w, offset, b, mask, dilations, group, kernel_shape, offset_group, pads, strides)
     rank = len(geometry.out)
     size, moved = (np.zeros(y.shape) for _ in range(2))
@@ -234,5 +235,5 @@ def deform_conv_scale(
         ratio = np.nan_to_num(np.array([y, COORDINATE_ROUNDINGS * moved]) / magnitude)
     spread = np.sqrt(1 + terms * NAIVE_VARIANCE * ratio[0] ** 2 + ratio[1] ** 2)
     odd = ~np.isfinite(offset).all(axis=1, keepdims=True)
-    allowed = np.where(odd, np.inf, terms) if odd.any() else terms
-    return Scale(np.where(odd, np.inf, magnitude), allowed, Rule.COMPOSED, spread)
+    odd = odd | (np.isnan(y) & np.isinf(x).any())  # infinity times a weight of 0, or left out
+    return unspecified(Scale(magnitude, terms, Rule.COMPOSED, spread), odd)

@@ -183,7 +183,8 @@ def grid_sample_scale(
     magnitude = size + COORDINATE_ROUNDINGS / terms * moved
     with np.errstate(all="ignore"):
         spread = np.sqrt(1 + np.nan_to_num(moved / magnitude) ** 2)
-    return Scale(np.where(unknown, np.inf, magnitude), terms, Rule.COMPOSED, spread)
+    found = Scale(np.where(unknown, np.inf, magnitude), terms, Rule.COMPOSED, spread)
+    return unspecified(found, np.isnan(y) & np.isinf(x).any())  # infinity times a weight of 0, or left out
 
 
 def _sampled(x: Array, grid: Array, mode: str, padding_mode: str, align_corners: int) -> Array:

@@ -18,7 +18,7 @@ from ._windows import (
     resolve_windows,
     tap,
 )
-from .reduction import summands
+from .reduction_products import summands
 from .registry import kernel, products, scale
 from .rounding import half_unit
 from .scale import Array, Rule, Scale

@@ -65,10 +65,12 @@ def lrn_scale(
     bias: float = 1.0,
     stored: Sequence[np.dtype[Any] | None] = (None,),
 ) -> Scale:
-    """COMPOSED: the base carries `size` + 3 roundings, raised to beta; a power b^β adds 2 |β ln b| + 4."""
+    """COMPOSED: the base carries `size` + 3 roundings, at the size of its summands, raised to beta; a power b^β adds
+    2 |β ln b| + 4."""
     squares = _square_sum(x, size)
     base = bias + alpha / size * squares
-    roundings = np.abs(beta) * (1 + ROUNDINGS) + 2 * np.abs(beta * np.log(base)) + ROUNDINGS
+    amplified = (abs(bias) + abs(alpha) / size * squares) / np.abs(base)
+    roundings = np.abs(beta) * (1 + ROUNDINGS) * amplified + 2 * np.abs(beta * np.log(base)) + ROUNDINGS
     return opened(Scale(np.abs(y) * roundings, size, Rule.COMPOSED), overflows(squares, stored[0]))
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..errors import InvalidAttributeError
 from ._spilling import opened, overflows, powers_vanish, squares_spill, unspecified
-from .registry import kernel, products, scale
+from .registry import kernel, scale
 from .rounding import growth, half_unit
 from .scale import Array, Rule, Scale
 from .storage import float_format, is_float
@@ -201,7 +201,8 @@ def _log_sum_exp_scale(y: Array, x: Array, axes: Axes, keepdims: bool) -> Scale:
 
     Derivation: the rounding of t_j moves exp(t_j) relatively by |t_j| units, hence log Σ by Σ p_j |t_j|; every
     exponential adds a few units, hence 1 for their mean; the sum of K positive terms is counted in `terms`; log rounds
-    at |L| and the last addition at |y|. A runtime that does not shift by the maximum rounds at |y| only.
+    at |L| and the last addition at |y|. A runtime that does not shift by the maximum rounds at |y| only, and may be
+    infinite where the function body, which forms e^x in float64, is.
     """
     peak = _peak(x, axes)
     shifted = x - peak
@@ -215,7 +216,9 @@ def _log_sum_exp_scale(y: Array, x: Array, axes: Axes, keepdims: bool) -> Scale:
     )
     size = 1 + spread + np.abs(np.log(total)) + np.abs(np.log(total) + peak)
     size = np.where(np.isfinite(size), size, 0)
-    return Scale(size if keepdims else np.squeeze(size, axes), _count(x, axes) + LOG_ROUNDINGS, Rule.COMPOSED)
+    size = size if keepdims else np.squeeze(size, axes)
+    beyond = np.abs(y) > BODY_REACH
+    return Scale(size, _count(x, axes) + LOG_ROUNDINGS, Rule.COMPOSED, overflows=beyond)
 
 
 def _sum_spills(x: Array, axes: Axes, keepdims: bool, dtype: np.dtype[Any] | None) -> Array:
@@ -245,13 +248,6 @@ def _product_spills(x: Array, axes: Axes, keepdims: bool, dtype: np.dtype[Any] |
     return both & ((up >= np.log2(form.largest)) | (down <= np.log2(form.smallest_normal)))
 
 
-def _exponentials_spill(x: Array, axes: Axes, keepdims: bool, dtype: np.dtype[Any] | None) -> Array:
-    """Where exponentials overflow, or all vanish, in the float64 in which the function body computes them."""
-    with np.errstate(all="ignore"):
-        value = _log_sum_exp(x, axes, keepdims)
-    return (np.abs(value) > BODY_REACH) & np.isfinite(value)
-
-
 def _squares_spill(x: Array, axes: Axes, keepdims: bool, dtype: np.dtype[Any] | None) -> Array:
     """Where a sum of squares whose root is taken may overflow, or vanish."""
     vanished = powers_vanish(x * x, axes, dtype, keepdims=keepdims) & np.any(x != 0, axis=axes, keepdims=keepdims)
@@ -278,7 +274,7 @@ REDUCTIONS: dict[str, Reduction] = {
     "ReduceL1": Reduction(_l1, _sum_scale, 18),
     "ReduceL2": Reduction(_l2, _l2_scale, 18, _squares_spill, _root_steps),
     "ReduceLogSum": Reduction(_log_sum, _log_sum_scale, 18, _log_spills, _log_sum_steps),
-    "ReduceLogSumExp": Reduction(_log_sum_exp, _log_sum_exp_scale, 18, _exponentials_spill, _log_sum_exp_steps),
+    "ReduceLogSumExp": Reduction(_log_sum_exp, _log_sum_exp_scale, 18, steps=_log_sum_exp_steps),
     "ReduceSumSquare": Reduction(_sum_square, _sum_square_scale, 18),
 }
 """Every reduction by op_type. An empty set gives the neutral element: 0, 1, the lowest or highest value, −inf for
@@ -286,7 +282,12 @@ logarithms; of a mean nothing is specified. `noop_with_empty_axes` reduces over 
 done."""
 
 
-def _resolve(x: Array, axes: Sequence[int] | Array | None, noop: bool) -> Axes:
+def resolved_axes(x: Array, axes: Sequence[int] | Array | None, noop: bool) -> Axes:
+    """Reduced axes counted from the front: all where none are given, or none where that is a no-op.
+
+    Raises:
+        InvalidAttributeError: an axis outside [-rank, rank).
+    """
     given = [] if axes is None else [int(axis) for axis in axes]
     if not given:
         return () if noop else tuple(range(x.ndim))
@@ -301,16 +302,16 @@ def _register(op_type: str, reduction: Reduction) -> None:
 
     @kernel(op_type, since=1)
     def by_attribute(x: Array, /, *, axes: Sequence[int] | None = None, keepdims: int = 1) -> Array:
-        return np.asarray(body(x, _resolve(x, axes, False), bool(keepdims)))
+        return np.asarray(body(x, resolved_axes(x, axes, False), bool(keepdims)))
 
     @kernel(op_type, since=since)
     def by_input(x: Array, axes: Array | None = None, /, *, keepdims: int = 1, noop_with_empty_axes: int = 0) -> Array:
-        return np.asarray(body(x, _resolve(x, axes, bool(noop_with_empty_axes)), bool(keepdims)))
+        return np.asarray(body(x, resolved_axes(x, axes, bool(noop_with_empty_axes)), bool(keepdims)))
 
     def attribute_scale(
         y: Array, x: Array, /, *, axes: Sequence[int] | None = None, keepdims: int = 1, stored: Stored = (None,)
     ) -> Scale:
-        return _scale(reduction, y, x, _resolve(x, axes, False), bool(keepdims), stored[0])
+        return _scale(reduction, y, x, resolved_axes(x, axes, False), bool(keepdims), stored[0])
 
     def input_scale(
         y: Array,
@@ -322,7 +323,7 @@ def _register(op_type: str, reduction: Reduction) -> None:
         noop_with_empty_axes: int = 0,
         stored: Stored = (None,),
     ) -> Scale:
-        return _scale(reduction, y, x, _resolve(x, axes, bool(noop_with_empty_axes)), bool(keepdims), stored[0])
+        return _scale(reduction, y, x, resolved_axes(x, axes, bool(noop_with_empty_axes)), bool(keepdims), stored[0])
 
     described = getattr(reduction.scale, "__doc__", None) or "Exact: no rounding."
     attribute_scale.__doc__ = input_scale.__doc__ = described
@@ -354,59 +355,3 @@ def _out_of_range(body: Body, dtype: np.dtype[Any], x: Array, axes: Axes, keepdi
 
 for _op_type, _reduction in REDUCTIONS.items():
     _register(_op_type, _reduction)
-
-
-def summands(flat: Array, x: Array, axes: Axes) -> Array:
-    """The elements of `x` that a reduction over `axes` adds up in chosen outputs.
-
-    Args:
-        flat: (n,) flat indices into the output.
-        x: the input.
-        axes: reduced axes, not negative.
-
-    Returns:
-        (n, K), K the number of elements per output.
-    """
-    kept = [axis for axis in range(x.ndim) if axis not in axes]
-    rows = np.transpose(x, [*kept, *axes])
-    at = np.unravel_index(flat, [x.shape[axis] for axis in kept]) if kept else ()
-    chosen = rows[at] if kept else np.broadcast_to(rows, (len(flat), *rows.shape))
-    return chosen.reshape(len(flat), -1)
-
-
-def _register_summands(op_type: str, power: Callable[[Array], Array]) -> None:
-    """List what a sum of powers adds up, for both forms of `axes`."""
-
-    @products(op_type, since=REDUCTIONS[op_type].axes_input_since)
-    def by_input(
-        flat: Array, x: Array, axes: Array | None = None, /, *, keepdims: int = 1, noop_with_empty_axes: int = 0
-    ) -> Array:
-        """The values that are added."""
-        return power(summands(flat, x, _resolve(x, axes, bool(noop_with_empty_axes))))
-
-    @products(op_type, since=1)
-    def by_attribute(flat: Array, x: Array, /, *, axes: Sequence[int] | None = None, keepdims: int = 1) -> Array:
-        """The values that are added."""
-        return power(summands(flat, x, _resolve(x, axes, False)))
-
-
-for _op_type, _power in (("ReduceSum", np.array), ("ReduceL1", np.abs), ("ReduceSumSquare", np.square)):
-    _register_summands(_op_type, _power)
-
-
-@products("ReduceMean", since=18)
-def reduce_mean_products(
-    flat: Array, x: Array, axes: Array | None = None, /, *, keepdims: int = 1, noop_with_empty_axes: int = 0
-) -> Array:
-    """The values that are added, divided by their number."""
-    chosen = summands(flat, x, _resolve(x, axes, bool(noop_with_empty_axes)))
-    return chosen / chosen.shape[1]
-
-
-@products("ReduceMean", since=1)
-def reduce_mean_attribute_products(
-    flat: Array, x: Array, /, *, axes: Sequence[int] | None = None, keepdims: int = 1
-) -> Array:
-    """The values that are added, divided by their number."""
-    chosen = summands(flat, x, _resolve(x, axes, False))
-    return chosen / chosen.shape[1]

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import InvalidAttributeError, InvalidInputError
+from ._spilling import unspecified
 from .registry import kernel
 from .scale import Array, Rule, Scale
 
@@ -198,7 +199,8 @@ def roi_align_scale(
     most = max(region.rows.share.shape[1] * region.columns.share.shape[1] for region in regions)
     terms = COORDINATE_ROUNDINGS + (4 * most if mode == "avg" else 4)
     sizes, spreads = zip(*(_region_scale(x[region.image], region, mode, terms) for region in regions), strict=True)
-    return Scale(np.stack(sizes), terms, Rule.COMPOSED, np.stack(spreads))
+    found = Scale(np.stack(sizes), terms, Rule.COMPOSED, np.stack(spreads))
+    return unspecified(found, np.isnan(y) & np.isinf(x).any())  # infinity times a weight of 0, or left out
 
 
 def _default_transformation(opset: int) -> str:

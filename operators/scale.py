@@ -52,6 +52,7 @@ class Scale:
             or per element; None lets the verdict derive it from `terms` and the cancellation |y| / magnitude.
         law: for DISTRIBUTION, what the values are drawn from, None where that is not known; for EXACT, what a tensor
             means that may be written in several ways (`readings`), None where its elements are compared.
+        overflows: where an infinity of the value's sign conforms as well, as the formula forms it on its way.
     """
 
     magnitude: Array
@@ -59,6 +60,7 @@ class Scale:
     rule: Rule
     spread: float | Array | None = None
     law: Law | None = None
+    overflows: Array | bool = False
 
     @property
     def most_terms(self) -> float:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from ._contraction import DType, Pass, magnitude
+from ._spilling import unspecified
 from .convolution import check_channels, with_bias
 from .registry import kernel, scale
 from .scale import Array, Rule, Scale
@@ -169,4 +170,10 @@ def conv_transpose_scale(
         for k, s, d in zip(geometry.kernel_shape, geometry.strides, geometry.dilations, strict=True)
     )
     bias = None if b is None else np.abs(b)
-    return Scale(with_bias(size, bias), x.shape[1] // group * meets + (b is not None), Rule.DOT)
+    found = Scale(with_bias(size, bias), x.shape[1] // group * meets + (b is not None), Rule.DOT)
+    if min(geometry.begin, default=0) >= 0:
+        return found
+    # `output_shape` asks for more than there is: whether padding may be negative, or is 0 then, the text does not say.
+    unpadded = replace(geometry, begin=tuple(max(begin, 0) for begin in geometry.begin))
+    other = with_bias(convolve_transposed(x, w, unpadded, group, np.float64), b)
+    return found if auto_pad == "NOTSET" and not output_shape else unspecified(found, other != y)

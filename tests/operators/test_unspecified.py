@@ -10,7 +10,8 @@ import onnx
 import pytest
 
 from onnx_arch.conformance.results import Outcome
-from onnx_arch.errors import InvalidInputError
+from onnx_arch.conformance.verdict import judge
+from onnx_arch.errors import InvalidAttributeError, InvalidInputError
 from onnx_arch.operators.evaluation import prepare
 
 from .judging import call, verdict_on
@@ -134,11 +135,23 @@ def test_logarithm_of_a_sum_that_cancels_to_rounding_is_open() -> None:
     assert found == [PASSED, PASSED, PASSED, FAILED]
 
 
-def test_exponentials_beyond_float64_are_open_and_within_it_are_judged() -> None:
+def test_exponentials_beyond_float64_may_be_infinite_and_nothing_else() -> None:
     x = F([[800, 800], [100, 100], [-800, -800]])
     right = F(call("ReduceLogSumExp", x.astype(float), np.array([1]), opset=18, keepdims=0))
-    readings = [right, F([INF, right[1], -INF]), F([right[0], INF, right[2]])]
-    assert outcomes(readings, "ReduceLogSumExp", x, np.array([1]), opset=18, keepdims=0) == [PASSED, PASSED, FAILED]
+    readings = [
+        right,
+        F([INF, right[1], -INF]),
+        F([right[0], INF, right[2]]),
+        F([-INF, *right[1:]]),
+        right + F([1, 0, 0]),
+    ]
+    assert outcomes(readings, "ReduceLogSumExp", x, np.array([1]), opset=18, keepdims=0) == [
+        PASSED,
+        PASSED,
+        FAILED,
+        FAILED,
+        FAILED,
+    ]
 
 
 def test_swish_of_infinity_with_a_negative_alpha_is_open() -> None:
@@ -152,9 +165,9 @@ def test_celu_with_a_negative_alpha_is_bounded_at_its_exponential() -> None:
     assert outcomes([naive, naive * F(1.001)], "Celu", x, opset=12, alpha=float(F(-0.7))) == [PASSED, FAILED]
 
 
-def test_softplus_that_overflows_in_its_function_body_is_open() -> None:
-    readings = [F([100, 1.3132617]), F([INF, 1.3132617]), F([100, 1.4])]
-    assert outcomes(readings, "Softplus", F([100, 1]), opset=22) == [PASSED, PASSED, FAILED]
+def test_softplus_that_overflows_in_its_function_body_may_be_infinite() -> None:
+    readings = [F([100, 1.3132617]), F([INF, 1.3132617]), F([100, 1.4]), F([101, 1.3132617]), F([NAN, 1.3132617])]
+    assert outcomes(readings, "Softplus", F([100, 1]), opset=22) == [PASSED, PASSED, FAILED, FAILED, FAILED]
     assert outcomes([F([INF, 1.3132617])], "Softplus", F([80, 1]), opset=22) == [FAILED]
 
 
@@ -224,3 +237,85 @@ def test_open_elements_are_counted_in_the_row() -> None:
     verdict = verdict_on(np.int32([7, 1]), "Cast", x, opset=13, to=onnx.TensorProto.INT32)
     assert verdict.outcome is PASSED
     assert verdict.message == "1 of 2 elements are not determined by the specification"
+
+
+def test_transposed_convolution_beyond_its_natural_size_is_open_where_padding_may_not_be_negative() -> None:
+    x, w = F([[[1, 2, 3]]]), F([[[1, 1]]])
+    attributes = {"strides": [2], "output_shape": [8]}
+    readings = [F([[[0, 1, 1, 2, 2, 3, 3, 0]]]), F([[[1, 1, 2, 2, 3, 3, 0, 0]]]), F([[[0, 9, 1, 2, 2, 3, 3, 0]]])]
+    assert outcomes(readings, "ConvTranspose", x, w, opset=11, **attributes) == [PASSED, PASSED, FAILED]
+    one_more = [F([[[1, 1, 2, 2, 3, 3, 0]]]), F([[[0, 1, 1, 2, 2, 3, 3]]])]  # half of one is none at the beginning
+    assert outcomes(one_more, "ConvTranspose", x, w, opset=11, strides=[2], output_shape=[7]) == [PASSED, FAILED]
+
+
+SAMPLES: dict[str, tuple[int, list[Any], dict[str, Any]]] = {
+    "Resize": (
+        13,
+        [F([[[[1, INF, 3, 4]]]]), None, None, np.array([1, 1, 1, 7])],
+        {"mode": "linear", "coordinate_transformation_mode": "align_corners"},
+    ),
+    "GridSample": (20, [F([[[[1, 2, 3, INF, 5]]]]), F([[[[0, 0], [-1, 0]]]])], {"align_corners": 1}),
+    "DeformConv": (19, [F([[[[1, INF, 3, 4]]]]), np.ones((1, 1, 1, 1), F), np.zeros((1, 2, 1, 4), F)], {}),
+    "RoiAlign": (
+        16,
+        [F([[[[1, INF, 3, 4]] * 2]]), F([[0.5, 0, 4.5, 1]]), np.array([0])],
+        {"output_width": 4, "sampling_ratio": 1},
+    ),
+}
+
+
+@pytest.mark.parametrize("op_type", sorted(SAMPLES))
+def test_infinity_with_a_weight_of_zero_is_open_and_the_other_samples_are_judged(op_type: str) -> None:
+    opset, inputs, attributes = SAMPLES[op_type]
+    y = F(call(op_type, *inputs, opset=opset, **attributes))
+    lost = np.isnan(y)
+    assert lost.any()
+    assert not lost.all()
+    finite, wrong = np.where(lost, F(7), y), np.where(lost | np.isinf(y), y, y + 1)
+    found = outcomes([y, finite, wrong], op_type, *inputs, opset=opset, **attributes)
+    assert found == [PASSED, PASSED, FAILED]
+
+
+def test_float16_infinity_is_not_its_largest_number() -> None:
+    x = np.float16([np.inf, 1])
+    largest = np.float16([65504, 2])
+    assert outcomes([np.float16([np.inf, 2]), largest], "Add", x, np.float16([1, 1]), opset=14) == [PASSED, FAILED]
+
+
+def test_simplified_layer_normalization_is_open_where_squares_overflow() -> None:
+    x, weight = F([[1e30, 2e30], [1, 2]]), F([1, 1])
+    right = F(call("SimplifiedLayerNormalization", x, weight, opset=1))
+    lost, wrong = right.copy(), right.copy()
+    lost[0], wrong[1] = 0, 0
+    found = outcomes([right, lost, wrong], "SimplifiedLayerNormalization", x, weight, opset=1)
+    assert found == [PASSED, PASSED, FAILED]
+
+
+def test_batch_normalization_of_one_dimension_is_that_of_one_channel() -> None:
+    rng = np.random.default_rng(3)
+    x = rng.normal(size=8).astype(F)
+    inputs = [rng.uniform(0.5, 1, 1).astype(F) for _ in range(4)]
+    options = {"opset": 15, "training_mode": 1, "output_count": 3}
+    y, mean, variance = call("BatchNormalization", x, *inputs, **options)
+    column = call("BatchNormalization", x[:, None], *inputs, **options)
+    assert np.array_equal(y, column[0][:, 0])
+    assert (mean.shape, variance.shape) == ((1,), (1,))
+    assert np.array_equal([mean, variance], column[1:])
+    node = prepare("BatchNormalization", [x, *inputs], {"training_mode": 1}, opset=15, output_count=3)
+    outputs, scales = node.judged()
+    assert scales is not None
+    for reference, scale in zip(outputs, scales, strict=True):
+        assert judge(F(reference), reference, np.dtype(F), scale).outcome is PASSED
+        assert judge(F(reference) + F(0.1), reference, np.dtype(F), scale).outcome is FAILED
+
+
+def test_mean_variance_normalization_refuses_an_axis_that_is_not_there() -> None:
+    with pytest.raises(InvalidAttributeError, match="rank 3"):
+        call("MeanVarianceNormalization", np.zeros((2, 3, 4)), opset=13)
+
+
+def test_local_response_normalization_whose_base_cancels_is_bounded_at_its_summands() -> None:
+    x = np.linspace(0.5, 31, 64, dtype=F).reshape(1, 1, 64)
+    naive = x / (F(1) + F(-1e-3) * (x * x)) ** F(0.75)
+    attributes = {"size": 1, "alpha": float(F(-1e-3)), "beta": 0.75}
+    assert outcomes([naive, naive * F(1.01)], "LRN", x, opset=13, **attributes) == [PASSED, FAILED]
