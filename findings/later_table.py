@@ -86,8 +86,8 @@ FINDINGS = (
         25,
         [f32([1])],
         [f32([0.7310586])],
-        "Swish, since version 24",
-        "Its version at opset 25 is still 24. Neither its kernel nor its function body, Mul(X, Sigmoid(Mul(X, alpha))), is "
+        "where $Swish(x) = x * sigmoid(alpha * x)$",
+        "The operator is of version 24, at opset 25 too. Neither its kernel nor its function body, Mul(X, Sigmoid(Mul(X, alpha))), is "
         "taken: no implementation for Swish(24), it says.",
         also="SwiGLU, whose function body needs Swish.",
     ),

@@ -16,6 +16,7 @@ from .drawing import Draw, NodeCall
 
 FAMILIES = (
     "attention",
+    "chance",
     "contraction",
     "convolution",
     "elementwise",

@@ -3,8 +3,8 @@
 Swish, opset 25, on onnxruntime 1.32.0. Needs numpy and onnxruntime alone: python repro.py
 The exit status is 0 once the runtime is right.
 
-The spec: Swish, since version 24
-Its version at opset 25 is still 24. Neither its kernel nor its function body, Mul(X, Sigmoid(Mul(X, alpha))), is taken: no implementation for Swish(24), it says.
+The spec: where $Swish(x) = x * sigmoid(alpha * x)$
+The operator is of version 24, at opset 25 too. Neither its kernel nor its function body, Mul(X, Sigmoid(Mul(X, alpha))), is taken: no implementation for Swish(24), it says.
 """
 
 import sys

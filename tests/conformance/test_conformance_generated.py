@@ -37,7 +37,6 @@ from .judged_nodes import judge
 FINDINGS = Path(__file__).parents[2] / "findings"
 
 WITHOUT_STRATEGY = {
-    "Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike",  # random
     "If", "Loop", "Scan", "SequenceMap",  # subgraphs
     "ConcatFromSequence", "SequenceAt", "SequenceConstruct", "SequenceEmpty", "SequenceErase", "SequenceInsert",
     "SequenceLength", "SplitToSequence", "Optional", "OptionalGetElement", "OptionalHasElement",  # no tensors
@@ -248,6 +247,7 @@ _module(FINDINGS / "record.py", "record")  # what the tables import
 TABLE = (
     *_module(FINDINGS / "table.py", "findings_table").FINDINGS,
     *_module(FINDINGS / "openvino_table.py", "findings_openvino_table").FINDINGS,
+    *_module(FINDINGS / "later_table.py", "findings_later_table").FINDINGS,
 )
 
 
