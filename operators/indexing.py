@@ -104,8 +104,11 @@ def _written(y: Array, at: Coordinates) -> Array:
 
 def _contested(y: Array, at: Coordinates, updates: Array) -> Array:
     """Elements for which there are updates that differ from the one they have."""
+    taken = y[at]
+    other = (updates != taken) & ((updates == updates) | (taken == taken))  # noqa: PLR0124 (NaN)
     found = np.zeros(y.shape, bool)
-    np.logical_or.at(found, at, (updates != y[at]) & ((updates == updates) | (y[at] == y[at])))  # noqa: PLR0124 (NaN)
+    if np.any(other):
+        np.logical_or.at(found, at, other)
     return found
 
 
