@@ -100,22 +100,32 @@ def _finite(value: Any) -> Any:
 
 
 def problems(proof: GraphProof) -> list[str]:
-    """One line per thing that is not green: which output, where, by how much, and why it was not judged."""
-    found: dict[str, list[str]] = {}
+    """One line per thing that is not green: which output, where, by how much, and why it was not judged.
+
+    An output that is wrong at several shapes is told at the first of them.
+    """
+    found: dict[tuple[str, str], list[tuple[str, str]]] = {}
     for shape in proof.shapes:
-        for trial in (shape.graph, shape.runtime):
-            texts = [f"{trial.standing}: {trial.message}"] if trial.message else []
-            wrong = [item for item in trial.comparisons if item.standing is not Standing.PASSED]
-            for text in [*texts, *(f"output {item.output}: {item.message}" for item in wrong)]:
-                found.setdefault(text, []).append(_sizes(shape.sizes))
-    lines = [text if len(places) == len(proof.shapes) else _placed(text, places) for text, places in found.items()]
+        for who, trial in (("graph", shape.graph), ("runtime", shape.runtime)):
+            place, message = _sizes(shape.sizes), f"{trial.standing}: {trial.message}"
+            if trial.message:
+                found.setdefault(("", message), []).append((place, message))
+            for item in trial.comparisons:
+                if item.standing is not Standing.PASSED:
+                    told = (place, f"output {item.output}: {item.message}")
+                    found.setdefault((who, item.output), []).append(told)
+    lines = [_placed(told, len(proof.shapes)) for told in found.values()]
     return lines + ([proof.divergence.message] if proof.divergence is not None else [])
 
 
-def _placed(text: str, places: Sequence[str]) -> str:
-    """What is not so at every shape, with its shapes."""
-    shown = "; ".join(place for place in dict.fromkeys(places) if place)
-    return f"at {shown}: {text}" if shown else text
+def _placed(told: Sequence[tuple[str, str]], shapes: int) -> str:
+    """What is wrong, with the shapes at which it is so, unless it is the same at all."""
+    place, text = told[0]
+    if len({words for _, words in told}) > 1:
+        others = f"{text} (wrong at {len(told) - 1} more)"
+        return f"at {place}: {others}" if place else others
+    shown = "; ".join(dict.fromkeys(place for place, _ in told if place))
+    return f"at {shown}: {text}" if shown and len(told) < shapes else text
 
 
 def result_lines(bundle: Bundle) -> Iterator[str]:

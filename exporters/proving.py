@@ -28,6 +28,7 @@ from ..graphs.model import Model
 from ..runtimes.process import open_session
 from ..runtimes.session import RuntimeOptions, Session
 from .calling import arguments, result_arrays
+from .copied import altered_initializer
 from .divergence import find_divergence
 from .float64 import run_float64
 from .paging import Shelf
@@ -97,7 +98,15 @@ def prove(exported: Exported, say: Callable[[str], None]) -> GraphProof:
     finally:
         if session is not None:
             session.close()
-    return GraphProof(exported.spec.name, tuple(shapes), exported.refused, _divergence(exported, model, shapes))
+    divergence = _divergence(exported, model, shapes)
+    altered = altered_initializer(model, exported.module, exported.trace.origins, exported.shelf)
+    if altered:
+        shapes = [replace(shape, graph=_failed_by(shape.graph, altered)) for shape in shapes]
+    return GraphProof(exported.spec.name, tuple(shapes), exported.refused, divergence)
+
+
+def _failed_by(trial: Trial, message: str) -> Trial:
+    return replace(trial, standing=Standing.FAILED, message=message)
 
 
 def sizes_text(sizes: Mapping[str, int]) -> str:

@@ -96,7 +96,7 @@ def _axis_entry(
 def dims_text(dims: Mapping[str, Any]) -> Iterator[str]:
     """Lines for a person: free, tied and frozen dims."""
     for axis in dims["axes"]:
-        sizes = ", ".join(str(size) for size in axis["tested"])
+        sizes = ", ".join(str(size) for size in axis["tested"]) or "no size"
         same = f", the same as {', '.join(axis['same_as'])}" if "same_as" in axis else ""
         yield f"{axis['status']} {axis['name']} ({_few(axis['dims'], ' = ')}{same}), proved at {sizes}"
     if dims["frozen"]:

@@ -89,6 +89,32 @@ def test_weight_off_by_a_thousandth_is_caught_in_the_node_that_uses_it(tmp_path,
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("transposed", [False, True])
+def test_parameter_whose_last_bit_changed_is_caught_though_rounding_moves_outputs_further(
+    tmp_path, monkeypatch, transposed
+):
+    (tmp_path / "net.py").write_text(
+        "import torch\n"
+        "class Net(torch.nn.Linear):\n"
+        f"    def forward(self, x): return x @ self.weight{'.T' if transposed else ''} + self.bias\n"
+        "def make(): return Net(3, 3), (torch.randn(2, 3),)\n"
+    )
+
+    def change(graph):
+        tensor = next(tensor for tensor in graph.initializer if tensor.name.startswith("weight"))
+        values = numpy_helper.to_array(tensor).copy()
+        values[2, 1] = np.nextafter(values[2, 1], np.float32(9))
+        tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
+
+    edit(monkeypatch, change)
+    bundle = export_module(f"{tmp_path / 'net.py'}:make", tmp_path / "out")
+    assert (bundle.translation, bundle.written) == (Standing.FAILED, False)
+    (line,) = problems(bundle.proofs[0])
+    named = "weight_transposed" if transposed else "weight"
+    assert f"initializer {named} (read by node MatMul) is not the module's weight: it holds" in line
+    assert "at [2, 1]" in line
+
+
 def test_padding_of_a_strided_convolution_shifted_is_caught(tmp_path, monkeypatch):
     def change(graph):
         node = next(node for node in graph.node if node.name == "layer2.0.conv1/Conv")
