@@ -74,6 +74,11 @@ def _weighted_distance(p: Array, t: Array, axis: int) -> Array:
     return np.where(p > 0, p * np.abs(t), 0.0).sum(axis=axis, keepdims=True)
 
 
+VANISHED = float(np.nextafter(0, 1))
+"""Scale of an exponential that is 0 in float64 for its own underflow: what a runtime clamps it to is below the normal
+numbers, where errors do not count. That of −∞ is 0 by itself."""
+
+
 @scale("Softmax", since=13)
 def softmax_scale(y: Array, x: Array, /, *, axis: int = -1) -> Scale:
     """COMPOSED: s_i = p_i (|t_i| + Σ_j p_j |t_j| + c), t = x − max.
@@ -87,6 +92,7 @@ def softmax_scale(y: Array, x: Array, /, *, axis: int = -1) -> Scale:
     t = np.where(y > 0, _shifted(x, axis), 0.0)
     constant = 2 * EXP_ROUNDINGS
     size = y * (np.abs(t) + _weighted_distance(y, t, axis) + constant)
+    size = np.where((size == 0) & np.isfinite(x), VANISHED, size)
     n = x.shape[axis]
     return Scale(size, n, Rule.COMPOSED, spread=math.sqrt(1 + n / (9 * constant**2)))
 

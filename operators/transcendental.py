@@ -13,6 +13,7 @@ import numpy as np
 
 from ._elementwise import bounded, register_unary, relative, undetermined
 from .scale import Array, Rule, Scale
+from .softmax import VANISHED
 
 LIBRARY = 8.0
 """Half-units by which a vectorised float32 library function may err: 4 units in the last place."""
@@ -21,8 +22,9 @@ HALF = 0.5
 
 def exponential_scale(y: Array, x: Array, /) -> Scale:
     """2|x| + 3 at |y|: range reduction multiplies x by log2(e) (rounded constant, rounded product: |x| each), the
-    kernel and the final rounding add 3."""
-    return bounded(y, np.abs(y), 2 * np.abs(x) + 3)
+    kernel and the final rounding add 3. Where float64 itself underflows, anything below the normal numbers."""
+    vanished = (y == 0) & np.isfinite(x)
+    return bounded(y, np.where(vanished, VANISHED, np.abs(y)), np.where(vanished, 1.0, 2 * np.abs(x) + 3))
 
 
 library_scale = relative(LIBRARY, "8 at |y|: the 4 units in the last place of vectorised libraries.")

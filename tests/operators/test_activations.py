@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 import torch
 
+from onnx_arch.conformance.results import Outcome
 from onnx_arch.errors import InvalidAttributeError
 from onnx_arch.operators.evaluation import prepare
 from onnx_arch.operators.scale import Array, Rule
 
+from ..conformance.judged_nodes import judge
 from .judging import beyond, call
 from .node_cases import Case, cases, check_case, check_signature, versions
 
@@ -219,3 +221,17 @@ def test_product_of_infinity_and_zero_is_not_judged() -> None:
         node = prepare(op_type, (x,), {}, opset=24)
         terms = (node.scales(node.outputs()) or ())[0].terms
         assert np.isinf(terms).tolist() == [True, False], op_type
+
+
+@pytest.mark.parametrize(("dtype", "clamped"), [(np.float64, 5.5e-309), (np.float32, 4.2e-39)])
+def test_exponential_that_vanishes_may_be_clamped_below_the_normal_numbers_and_not_above(
+    dtype: type[np.floating], clamped: float
+) -> None:
+    x = np.array([-1000.0, -1e30, 0.0], dtype)
+    for op_type in ("Exp", "Softmax"):
+        y = call(op_type, x, opset=13).astype(dtype)
+        assert y.tolist() == [0, 0, 1]
+        actual = judge(op_type, [x], np.maximum(y, dtype(clamped)))
+        assert actual.outcome is Outcome.PASSED, actual.message
+        larger = judge(op_type, [x], np.maximum(y, dtype(1e6 * clamped)))
+        assert larger.outcome is Outcome.FAILED
