@@ -11,7 +11,7 @@ PYTHON ?= $(eval PYTHON := $(shell for name in python3.11 python3.12 python3.13 
 	$$name -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$name; break; }; done))$(PYTHON)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo examples test test-slow lint types bench truth calibration wheel clean
+.PHONY: help demo examples test test-slow lint types bench truth parity calibration wheel clean
 
 help:
 	@echo 'make demo       export ResNet-18, check it on a photograph, time it; writes $(DEMO)/report.html'
@@ -59,6 +59,9 @@ bench: $(STAMP)
 
 truth: $(STAMP)
 	$(BIN)/python -m tests.truth docs
+
+parity: $(STAMP)
+	$(BIN)/python -m tests.truth.parity
 
 # an interrupted run goes on where it was; `make clean` forgets it
 calibration: $(STAMP)
