@@ -24,8 +24,9 @@ DOCUMENT = Path("docs/parity.md")
 HEAD = """# Parity with the reference implementations
 
 The same random weights in our module and in that of `transformers` or `diffusers`, the same inputs, float32 on the CPU.
-The figure is the largest difference of an output over its largest value; allowed are 2 · 10⁻⁵. T5's queries are drawn 64
-times smaller than the rest, as it does not divide scores. Made by `make parity`; a network without a row was not measured.
+The figure is the largest difference of an output over its largest value; allowed are 2 · 10⁻⁵. T5's queries are drawn
+64 times smaller than the rest, as it does not divide scores. Made by `make parity`; networks without a row were not
+measured.
 
 | network | reference | parameters | difference | measured |
 |---|---|---|---|---|
