@@ -63,7 +63,7 @@ def translation_spread(
     In float32 that is `rounding` itself. In float64 it is what `rounding` would be in float32, because ONNX keeps
     attributes (epsilon, alpha) in that type whatever the tensors have. In narrower types rounding everywhere would hide
     a wrong operator, and nothing but constants was rounded: so each of them is moved within its own last place (but for
-    those of `Range`, which must be right to the bit), and for the attributes the scale of float32 is added.
+    those that a shape hangs on: they must be right to the bit), and for the attributes the scale of float32 is added.
 
     Args:
         model: the graph.
@@ -98,11 +98,14 @@ def _moved(model: Model, rounded: frozenset[str], sample: int) -> Model:
     return replace(model, graph=replace(model.graph, initializers=initializers))
 
 
+SHAPING = ("Range", "Resize")
+
+
 def _counting(graph: Graph) -> set[str]:
-    """What `Range` takes, in a graph and those inside it: moved, it gives another number of elements."""
+    """What `Range` and the sizes of `Resize` take, in a graph and those inside it: moved, they give other shapes."""
     found: set[str] = set()
     for node in graph.nodes:
-        found |= set(node.inputs) if node.op_type == "Range" else set()
+        found |= set(node.inputs[1 if node.op_type == "Resize" else 0 :]) if node.op_type in SHAPING else set()
         found |= {name for inner in node.attributes.values() if isinstance(inner, Graph) for name in _counting(inner)}
     return found
 
