@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import InvalidInputError, MissingKernelError, RuntimeFailure, RuntimeUnavailableError
+from ..graphs.consumers import moved_only
 from ..graphs.evaluation import captured_names, free_values, last_uses, propagated_spread
 from ..graphs.loading import BUNDLE_MODEL, model_name
 from ..graphs.memory import available_memory, ensure_fits
@@ -248,6 +249,10 @@ class _Walk:
         return sum(np.size(tensor) for tensor in tensors) * len(self.model.graph.nodes) <= SMALL_WORK
 
     @cached_property
+    def moved(self) -> frozenset[str]:
+        return moved_only(self.model.graph)
+
+    @cached_property
     def spreads(self) -> Mapping[str, Array] | None:
         """The propagated deviation of every output by Monte-Carlo arithmetic; None where a kernel is missing."""
         try:
@@ -291,6 +296,7 @@ def _case(walk: _Walk, name: str, actual: Any, passed: bool) -> OutputCase:
         dtype=walk.dtypes.get(name, clean.dtype),
         magnitude=walk.magnitudes.get(name),
         nodes_passed=passed,
+        moved=name in walk.moved,
         spread=spread,
     )
 

@@ -16,6 +16,9 @@ KEEPS_VALUES = frozenset(
 )
 """Operators whose output holds values of their first input (of any, for Concat)."""
 
+CASTS_AND_MOVES = frozenset({"Cast", "Constant", "Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"})
+"""Operators that every runtime has for every type, so that it has no reason to widen a tensor around them."""
+
 INDICES: Mapping[tuple[str, str], tuple[tuple[int, int], ...]] = {
     ("", "Gather"): ((1, 0),),
     ("", "GatherElements"): ((1, 0),),
@@ -112,6 +115,21 @@ def _rows(node: Node, position: int, tables: Shapes) -> list[int]:
             axes = range(len(shape)) if node.op_type in ANY_AXIS else [axis]
             found += [shape[axis] for axis in axes if -len(shape) <= axis < len(shape)]
     return found
+
+
+def moved_only(graph: Graph) -> frozenset[str]:
+    """Tensors between which and the graph's inputs and weights lie only casts and movements, at least one cast."""
+    moved, cast = set(graph.initializers) | {spec.name for spec in graph.inputs}, set()
+    for node in graph.nodes:
+        if (
+            not node.domain
+            and node.op_type in CASTS_AND_MOVES
+            and all(not name or name in moved for name in node.inputs)
+        ):
+            moved.update(node.outputs)
+            if node.op_type == "Cast" or any(name in cast for name in node.inputs):
+                cast.update(node.outputs)
+    return frozenset(cast)
 
 
 def decides_shapes(graph: Graph, name: str) -> Node | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,16 +14,17 @@ from onnx import TensorProto, helper, numpy_helper
 
 from onnx_arch.conformance.check import CheckRequest, check_model
 from onnx_arch.conformance.levels import Untouched, guilty_optimization
-from onnx_arch.conformance.model_outputs import OutputCase
+from onnx_arch.conformance.model_outputs import OutputCase, judge_output
 from onnx_arch.conformance.results import NodeResult, Outcome
 from onnx_arch.errors import InvalidArgumentError, RaisedByRuntimeError
+from onnx_arch.graphs.consumers import moved_only
 from onnx_arch.graphs.feeds import random_feeds
 from onnx_arch.graphs.loading import load_model
 from onnx_arch.graphs.model import Model
 from onnx_arch.runtimes.process import open_session
 from onnx_arch.runtimes.session import OPTIMIZATIONS, RuntimeOptions
 
-from .command_models import Command, save_model, small_model
+from .command_models import Command, graph_model, json_lines, save_model, small_model
 
 NAMES = (
     "ConstantFolding",
@@ -228,3 +230,32 @@ class Shifted:
 
     def peak_memory_bytes(self) -> int:
         return self.session.peak_memory_bytes()
+
+
+def casts(folder: Path, between: str) -> Path:
+    """float32 → float16 → float32, and a node between; 1 + 2⁻¹² becomes 1, and 10⁶ overflows."""
+    half, back = (helper.make_node("Cast", [a], [b], to=t) for a, b, t in (("x", "h", 10), ("i", "y", 1)))
+    nodes = [half, helper.make_node(between, ["h"], ["i"]), back]
+    return save_model(graph_model(nodes, {"x": [2]}, ["y"], {}), folder / "casts.onnx")
+
+
+def test_outputs_behind_nothing_but_casts_and_moves_are_known(tmp_path: Path) -> None:
+    assert moved_only(load_model(casts(tmp_path, "Identity")).graph) == {"h", "i", "y"}
+    assert moved_only(load_model(casts(tmp_path, "Abs")).graph) == {"h"}
+
+
+def test_casts_that_a_runtime_left_out_fail(tmp_path: Path) -> None:
+    x = np.array([1 + 2**-12, 1e6], np.float32)
+    rounded = np.array([1.0, np.inf], np.float32)
+    case = OutputCase("y", x, rounded, x.astype(np.float64), x.dtype, None, True, lambda: np.ones(2), moved=True)
+    row = judge_output(case)
+    assert row.outcome is Outcome.FAILED
+    assert "2 of 2 elements" in row.message
+    assert judge_output(dataclasses.replace(case, actual=rounded)).outcome is Outcome.PASSED
+
+
+def test_casts_that_a_runtime_computes_pass(check: Command, tmp_path: Path) -> None:
+    np.savez(tmp_path / "x.npz", x=np.array([1 + 2**-12, 1e6], np.float32))
+    status, out, _ = check(casts(tmp_path, "Identity"), "--inputs", tmp_path / "x.npz", "--json", "-")
+    assert status == 0
+    assert [row["rule"] for row in json_lines(out) if row["kind"] == "output"] == ["exact"]
