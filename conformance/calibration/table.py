@@ -82,8 +82,8 @@ def _versions(pieces: str) -> str:
 
 
 def correct(trials: Iterable[Trial]) -> list[Trial]:
-    """Correct results, but for those of a class of their own."""
-    return [t for t in trials if not t.faulty and not t.apart]
+    """Correct results that were judged, but for those of a class of their own."""
+    return [t for t in trials if not t.faulty and not t.apart and t.outcome is not Outcome.UNJUDGED]
 
 
 def promised(trials: Iterable[Trial]) -> list[Trial]:

@@ -157,6 +157,7 @@ def _moved(right: Any, wrong: Any, reference: Any, scale: Scale) -> float:
 def _units(wrong: Array, right: Array, scale: Scale, dtype: np.dtype[Any]) -> Array:
     """The distance of two outputs, element by element, in u · s · √k."""
     same = (wrong == right) | (np.isnan(wrong) & np.isnan(right))
+    same |= np.isinf(wrong) & (np.sign(wrong) == np.sign(right)) & scale.overflows
     terms = np.broadcast_to(np.asarray(scale.terms, np.float64), wrong.shape)
     if scale.rule is Rule.EXACT or not is_float(dtype):
         steps = np.where(np.abs(wrong - right) <= terms, 1.0, np.inf)  # within steps of a tie: cannot be promised

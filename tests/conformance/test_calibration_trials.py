@@ -35,7 +35,9 @@ def test_quick_run_of_family_has_no_false_alarm_and_no_miss(family: str) -> None
     assert missed(found) == []
     assert len(correct(found)) > 100
     assert len(promised(found)) > 1000
-    assert not any(t.outcome is Outcome.UNJUDGED for t in found)
+    # values that are all alike: what is left of them is divided by 1e-9, and nothing of it is determined
+    unjudged = {(t.op_type, t.kind) for t in found if t.outcome is Outcome.UNJUDGED}
+    assert unjudged <= {("MeanVarianceNormalization", "equal")}
 
 
 def test_tf32_is_told_on_every_kind_of_data_with_one_kind_of_case() -> None:
