@@ -81,11 +81,16 @@ class Subject:
 def _alike(example: np.ndarray, rng: np.random.Generator, shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray:
     """Values within the example's range: its own integers, floating-point ones between two of its own.
 
+    Integers keep to their rows and columns, drawn along each axis, without repetition where it does not grow: indices
+    that differ (the switches of a pool, the places of a scatter) must go on differing.
     A constant floating-point example (zeros, ones) says nothing, so normal values are drawn.
     """
     values = example.reshape(-1)
     if example.dtype.kind in "biu":
-        return rng.choice(values, shape).astype(dtype) if values.size else np.zeros(shape, dtype)
+        if not values.size:
+            return np.zeros(shape, dtype)
+        drawn = [rng.choice(own, size, replace=size > own) for own, size in zip(example.shape, shape, strict=True)]
+        return example[np.ix_(*drawn)].astype(dtype) if drawn else example.astype(dtype)
     if not values.size or np.all(values == values[0]):
         return rng.standard_normal(shape).astype(dtype)
     share, numbers = rng.random(shape), values.astype(np.float64)

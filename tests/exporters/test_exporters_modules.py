@@ -145,6 +145,25 @@ def test_shape_that_the_module_refuses_is_told_and_not_held_against_the_graph(zo
     assert refused[3] == "ValueError: height 3 is odd"
 
 
+def test_indices_of_the_example_that_differ_go_on_differing_in_drawn_inputs(tmp_path):
+    source = """
+import torch
+class Placed(torch.nn.Module):
+    def forward(self, x, places):
+        if not torch.compiler.is_exporting() and any(len(row.unique()) < len(row) for row in places):
+            raise ValueError("two elements in one place")
+        return torch.zeros(x.shape[0], 30, dtype=x.dtype).scatter(1, places, x)
+def make():
+    places = torch.stack([torch.randperm(30)[:9] for _ in range(2)])
+    return Placed(), (torch.randn(2, 9), places)
+"""
+    (tmp_path / "placed.py").write_text(source)
+    bundle = export_module(f"{tmp_path / 'placed.py'}:make", tmp_path, dynamic=["batch"])
+    assert not bundle.proofs[0].refused
+    assert {shape.sizes["batch"] for shape in bundle.proofs[0].shapes} >= {1, 3}
+    assert bundle.translation is bundle.runtime is Standing.PASSED
+
+
 def test_dim_that_the_module_fixes_is_not_frozen_in_silence(tmp_path):
     with pytest.raises(ExportError, match=r"axis batch was to be dynamic, but the module fixes x.0 at 2"):
         export_module(f"{ZOO}:frozen", tmp_path / "out", dynamic=["batch"])
