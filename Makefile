@@ -6,6 +6,9 @@ STAMP := $(VENV)/.installed
 DEMO := demo
 # weights of `make demo`: a torchvision or timm ResNet-18 checkpoint; seeded random ones without
 WEIGHTS ?=
+# processes that share the files of tests between them, each with one thread for products; each may need 3 GB
+JOBS ?= 2
+PYTEST = OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile --no-loadscope-reorder
 # the first interpreter that runs and is new enough, looked for once and only if one is needed
 PYTHON ?= $(eval PYTHON := $(shell for name in python3.11 python3.12 python3.13 python3 python; do \
 	$$name -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$name; break; }; done))$(PYTHON)
@@ -38,10 +41,10 @@ demo: $(STAMP)
 	@BIN='$(BIN)' DEMO='$(DEMO)' WEIGHTS='$(WEIGHTS)' sh docs/demo.sh
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -q -m 'not slow'
+	$(PYTEST) -m 'not slow'
 
 test-slow: $(STAMP)
-	$(BIN)/python -m pytest -q
+	$(PYTEST)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

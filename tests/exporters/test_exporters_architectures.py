@@ -21,7 +21,10 @@ from onnx_arch.exporters.bundle import content_sha256, read_manifest
 from onnx_arch.exporters.export import export_architecture
 from onnx_arch.exporters.proof import Standing
 
-NAMES = list(listings())
+SLOW = ("dalle", "stable-diffusion")
+"""Half a minute each: `make test` proves their graphs at one shape each, with their pipelines (tests/generation)."""
+
+NAMES = [pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else []) for name in listings()]
 
 
 @pytest.mark.parametrize("name", NAMES)
