@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from record import ORT, Finding, f32, i64, u8
+from record import ORT, Finding, f32, i8, i32, i64, u8
 
 ONE_PAST = f32([[[[0]]]]), f32([[[[5]]]])
 TWO_KEYS = f32([[[[0], [0]]]]), f32([[[[1], [30]]]])
@@ -143,5 +143,20 @@ FINDINGS = (
         {"keepdims": 0},
         precise=0,
         also="ReduceMin, which should give True.",
+    ),
+    Finding(
+        "ort-matmulinteger-saturates",
+        "Products of uint8 and int8 saturate at 16 bits on x86 processors without VNNI",
+        ORT,
+        "MatMulInteger",
+        10,
+        [u8([[255, 255]]), i8([[127], [127]])],
+        [i32([[64770]])],
+        "The production MUST never overflow. The accumulation may overflow if and only if in 32 bits.",
+        "2 · 255 · 127 is 64770. Two neighbouring products are added by vpmaddubsw, whose sums end at 32767.",
+        precise=0,
+        also="QLinearMatMul and QLinearConv. ONNX Runtime's documentation of quantization knows it and advises weights of "
+        "seven bits. Products of uint8 and uint8 or of int8 and int8 are right, and so are all on a processor with VNNI.",
+        without_vnni=True,
     ),
 )

@@ -32,6 +32,7 @@ class Finding:
         precise: relative tolerance; 0 compares exactly.
         absolute: absolute tolerance, `precise` by default.
         also: where else the same was seen.
+        without_vnni: shows itself on x86 processors that lack the VNNI instructions, and only there.
     """
 
     slug: str
@@ -50,6 +51,7 @@ class Finding:
     precise: float = 1e-5
     absolute: float | None = None
     also: str = ""
+    without_vnni: bool = False
 
 
 def f32(values: Any) -> Any:
@@ -62,6 +64,14 @@ def f64(values: Any) -> Any:
 
 def i64(values: Any) -> Any:
     return np.asarray(values, np.int64)
+
+
+def i8(values: Any) -> Any:
+    return np.asarray(values, np.int8)
+
+
+def i32(values: Any) -> Any:
+    return np.asarray(values, np.int32)
 
 
 def u8(values: Any) -> Any:

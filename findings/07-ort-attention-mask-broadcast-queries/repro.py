@@ -17,7 +17,7 @@ FEEDS = {
     "x0": np.array([[[[1.0, 1.0], [1.0, 1.0]]]], np.float32).reshape((1, 1, 2, 2)),
     "x1": np.array([[[[1.0, 1.0], [1.0, 1.0], [1.0, 1.0]]]], np.float32).reshape((1, 1, 3, 2)),
     "x2": np.array([[[[1.0, 1.0], [1.0, 1.0], [1.0, 1.0]]]], np.float32).reshape((1, 1, 3, 2)),
-    "x3": np.array([[True, True, False]], np.bool).reshape((1, 3)),
+    "x3": np.array([[True, True, False]], np.bool_).reshape((1, 3)),
 }
 EXPECTED = {
     "y0": np.array([[[[1.0, 1.0], [1.0, 1.0]]]], np.float32).reshape((1, 1, 2, 2)),

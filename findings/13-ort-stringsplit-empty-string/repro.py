@@ -14,10 +14,10 @@ import numpy as np
 
 MODEL = str(Path(__file__).with_name("model.onnx"))
 FEEDS = {
-    "x0": np.array(["a", "", ","], np.object).reshape((3,)),
+    "x0": np.array(["a", "", ","], object).reshape((3,)),
 }
 EXPECTED = {
-    "y0": np.array([["a", ""], ["", ""], ["", ""]], np.object).reshape((3, 2)),
+    "y0": np.array([["a", ""], ["", ""], ["", ""]], object).reshape((3, 2)),
     "y1": np.array([1, 1, 2], np.int64).reshape((3,)),
 }
 

@@ -14,10 +14,10 @@ import numpy as np
 
 MODEL = str(Path(__file__).with_name("model.onnx"))
 FEEDS = {
-    "x0": np.array([["a", "b"]], np.object).reshape((1, 2)),
+    "x0": np.array([["a", "b"]], object).reshape((1, 2)),
 }
 EXPECTED = {
-    "y0": np.array([["a", "b"]], np.object).reshape((1, 2)),
+    "y0": np.array([["a", "b"]], object).reshape((1, 2)),
 }
 
 

@@ -14,10 +14,10 @@ import numpy as np
 
 MODEL = str(Path(__file__).with_name("model.onnx"))
 FEEDS = {
-    "x0": np.array(["a", "ß"], np.object).reshape((2,)),
+    "x0": np.array(["a", "ß"], object).reshape((2,)),
 }
 EXPECTED = {
-    "y0": np.array([True, False], np.bool).reshape((2,)),
+    "y0": np.array([True, False], np.bool_).reshape((2,)),
 }
 
 

@@ -14,10 +14,10 @@ import numpy as np
 
 MODEL = str(Path(__file__).with_name("model.onnx"))
 FEEDS = {
-    "x0": np.array(["a", "", "b"], np.object).reshape((3,)),
+    "x0": np.array(["a", "", "b"], object).reshape((3,)),
 }
 EXPECTED = {
-    "y0": np.array(["a", "", "b"], np.object).reshape((3,)),
+    "y0": np.array(["a", "", "b"], object).reshape((3,)),
 }
 
 

@@ -14,10 +14,10 @@ import numpy as np
 
 MODEL = str(Path(__file__).with_name("model.onnx"))
 FEEDS = {
-    "x0": np.array("a b", np.object).reshape(()),
+    "x0": np.array("a b", object).reshape(()),
 }
 EXPECTED = {
-    "y0": np.array(["a", "b"], np.object).reshape((2,)),
+    "y0": np.array(["a", "b"], object).reshape((2,)),
     "y1": np.array(2, np.int64).reshape(()),
 }
 

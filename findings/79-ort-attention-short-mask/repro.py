@@ -17,7 +17,7 @@ FEEDS = {
     "x0": np.array([[[[1.0]]]], np.float32).reshape((1, 1, 1, 1)),
     "x1": np.array([[[[0.0], [0.0], [0.0]]]], np.float32).reshape((1, 1, 3, 1)),
     "x2": np.array([[[[1.0], [3.0], [9.0]]]], np.float32).reshape((1, 1, 3, 1)),
-    "x3": np.array([[True, True]], np.bool).reshape((1, 2)),
+    "x3": np.array([[True, True]], np.bool_).reshape((1, 2)),
 }
 EXPECTED = {
     "y0": np.array([[[[2.0]]]], np.float32).reshape((1, 1, 1, 1)),

@@ -14,11 +14,11 @@ import numpy as np
 
 MODEL = str(Path(__file__).with_name("model.onnx"))
 FEEDS = {
-    "x0": np.array([], np.bool).reshape((0, 2)),
+    "x0": np.array([], np.bool_).reshape((0, 2)),
     "x1": np.array([0], np.int64).reshape((1,)),
 }
 EXPECTED = {
-    "y0": np.array([False, False], np.bool).reshape((2,)),
+    "y0": np.array([False, False], np.bool_).reshape((2,)),
 }
 
 
