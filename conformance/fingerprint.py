@@ -13,6 +13,7 @@ import numpy as np
 
 from ..errors import OnnxArchError
 from ..operators.evaluation import Call
+from ..operators.quantized import lost_by_saturation
 from ..operators.rounding import half_unit
 from ..operators.scale import Array
 from ..operators.storage import encode, float_format, is_float
@@ -274,21 +275,26 @@ def _call(call: Call, inputs: tuple[Any, ...] | None = None, **changes: Any) -> 
 
 
 def _hypotheses(call: Call) -> Iterator[Hypothesis]:
-    op_type = call.entry.op_type
+    op_type, x = call.entry.op_type, call.inputs
     yield from _narrowed(call)
     yield from _wiring(call)
     for name, changes in _ATTRIBUTES.get(op_type, ()):
         if any(call.keywords.get(key) != value for key, value in changes.items()):
             yield Hypothesis(name, _call(call, **changes))
     if op_type in ("Softmax", "LogSoftmax", "Hardmax"):
-        rank = np.ndim(call.inputs[0])
+        rank = np.ndim(x[0])
         axis = int(call.keywords.get("axis", -1)) % max(rank, 1)
         for other in (a for a in range(rank) if a != axis):
             yield Hypothesis(f"axis {other} in place of axis {axis}", _call(call, axis=other))
     if op_type in ("MaxPool", "AveragePool", "Conv"):
         yield from _shifted_windows(call)
+    if op_type == "MatMulInteger" and call.stored[:2] == (np.uint8, np.int8) and min(map(np.ndim, x[:2])) >= BINARY:
+        yield Hypothesis(SATURATED, lambda: (call.outputs()[0] + lost_by_saturation(x[0], x[1]),))
     yield from _rounded_results(call)
     yield from _copies(call)
+
+
+SATURATED = "sums of two products saturated at 16 bits (x86 without VNNI; weights of seven bits fit)"
 
 
 def _rounded_results(call: Call) -> Iterator[Hypothesis]:

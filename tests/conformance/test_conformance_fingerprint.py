@@ -124,6 +124,36 @@ def test_padding_counted_in_the_average_is_named() -> None:
     assert row.fingerprint == "padding not counted in the average"
 
 
+def _saturated(a: Array, b: Array, zero_a: int, zero_b: int) -> Array:
+    """A product of bytes whose neighbouring products are added in 16 bits, one after another."""
+    rows, length = a.shape
+    total = np.zeros((rows, b.shape[1]), np.int32)
+    for i, j in np.ndindex(total.shape):
+        row, column = [int(x) for x in a[i]], [int(x) for x in b[:, j]]
+        products = [x * y for x, y in zip(row, column, strict=True)]
+        pairs = [sum(products[k : k + 2]) for k in range(0, length, 2)]
+        total[i, j] = (
+            sum(max(-32768, min(pair, 32767)) for pair in pairs)
+            - zero_a * sum(column)
+            - zero_b * sum(row)
+            + length * zero_a * zero_b
+        )
+    return total
+
+
+@pytest.mark.parametrize("length", [2, 7, 64])
+def test_saturation_of_byte_products_is_named(length: int) -> None:
+    rng = np.random.default_rng(length)
+    a, b = rng.integers(200, 256, (3, length), np.uint8), rng.integers(90, 128, (length, 5), np.int8)
+    inputs = [a, b, np.uint8(7), np.int8(-3)]
+    right = (a.astype(int) - 7) @ (b.astype(int) + 3)
+    assert judge("MatMulInteger", inputs, right.astype(np.int32)).outcome is Outcome.PASSED
+    row = judge("MatMulInteger", inputs, _saturated(a, b, 7, -3))
+    assert row.outcome is Outcome.FAILED
+    assert row.fingerprint.startswith("sums of two products saturated at 16 bits")
+    assert not judge("MatMulInteger", inputs, (right + 1).astype(np.int32)).fingerprint
+
+
 ATTENTION: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "causal mask ignored": ({"is_causal": 1}, {}),
     "causal mask added": ({}, {"is_causal": True}),

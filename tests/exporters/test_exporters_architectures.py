@@ -21,8 +21,8 @@ from onnx_arch.exporters.bundle import content_sha256, read_manifest
 from onnx_arch.exporters.export import export_architecture
 from onnx_arch.exporters.proof import Standing
 
-SLOW = ("dalle", "stable-diffusion")
-"""Half a minute each: `make test` proves their graphs at one shape each, with their pipelines (tests/generation)."""
+SLOW = ("dalle", "latent-diffusion", "stable-diffusion", "zfnet")
+"""Half a minute each: `make test` exports them in tests/generation and tests/cli, the pipelines at one shape."""
 
 NAMES = [pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else []) for name in listings()]
 
