@@ -191,3 +191,19 @@ def test_run_command_named_imports_only_its_own_module(onnx_arch):
 def test_command_table_names_a_function_that_exists(name):
     entry = frame.COMMANDS[name]
     assert callable(frame.load(entry))
+
+
+def test_interrupt_while_the_frame_is_imported_is_one_line() -> None:
+    interrupted = """
+import sys
+class Interrupting:
+    def find_spec(self, name, *_):
+        if name == "typer":
+            raise KeyboardInterrupt
+sys.meta_path.insert(0, Interrupting())
+from onnx_arch.cli.start import main
+main()
+"""
+    done = subprocess.run([sys.executable, "-c", interrupted], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (ExitStatus.COULD_NOT_RUN, "")
+    assert done.stderr == "onnx-arch: interrupted before anything was done\n"

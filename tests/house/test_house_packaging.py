@@ -67,7 +67,7 @@ def test_wheel_holds_licence_and_command(wheel, contents):
     (commands,) = (name for name in contents if name.endswith("entry_points.txt"))
     with zipfile.ZipFile(wheel) as archive:
         assert archive.read(licence) == (ROOT / "LICENSE").read_bytes()
-        assert "onnx-arch = onnx_arch.cli.main:main" in archive.read(commands).decode()
+        assert "onnx-arch = onnx_arch.cli.start:main" in archive.read(commands).decode()
 
 
 def test_wheel_metadata_names_no_place_of_this_machine(wheel, contents):
