@@ -27,7 +27,8 @@ def randomize(
     """Overwrite every floating-point parameter and buffer of `module`, in the order of its state dict.
 
     Matrices and filters: normal with variance 2 / fan-in (He et al., arXiv 1502.01852, eq. 10). Gains and running
-    variances of normalisations: uniform in [0.5, 1.5]. Biases and running means: normal with deviation 0.1.
+    variances of normalisations: uniform in [0.5, 1.5]. Biases and running means: normal with deviation 0.1. The matrix
+    of a layer that has an `initial_gain` is multiplied by it.
 
     Args:
         module: on the CPU.
@@ -36,11 +37,13 @@ def randomize(
         drawn: told of every part of a tensor that has its values.
     """
     rng = np.random.default_rng(seed)
+    gains = {f"{name}.weight": getattr(layer, "initial_gain", 1.0) for name, layer in module.named_modules()}
     with torch.no_grad():
         for name, tensor in module.state_dict().items():
             if tensor.is_floating_point() and (only is None or name in only):
+                gain = np.float32(gains.get(name, 1.0))
                 for part, values in _values(name, tensor, rng):
-                    part.copy_(torch.from_numpy(values))  # rounds float32, whatever the type
+                    part.copy_(torch.from_numpy(values * gain))  # rounds float32, whatever the type
                     drawn(part)
 
 

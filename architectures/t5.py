@@ -93,12 +93,14 @@ class RMSNorm(nn.Module):
 
 
 class Attention(nn.Module):
-    """Multi-head attention whose scores are not divided by √D; keys and values are projected apart, to be kept."""
+    """Multi-head attention whose scores are not divided by √D: the queries' weights are drawn smaller in its place, as
+    T5's are. Keys and values are projected apart, to be kept."""
 
     def __init__(self, embed_dim: int, num_heads: int, head_dim: int) -> None:
         super().__init__()
         self.num_heads = num_heads
         self.q = nn.Linear(embed_dim, num_heads * head_dim, bias=False)
+        self.q.initial_gain = head_dim**-0.5
         self.k = nn.Linear(embed_dim, num_heads * head_dim, bias=False)
         self.v = nn.Linear(embed_dim, num_heads * head_dim, bias=False)
         self.o = nn.Linear(num_heads * head_dim, embed_dim, bias=False)
