@@ -21,7 +21,7 @@ from typing import Any
 
 from ..architectures.registry import listings
 from ..errors import CrashedError
-from .speed import in_unit, replace_section
+from .speed import in_unit, markdown, replace_section
 
 LEVELS = ("disabled", "all")
 TOO_LARGE = ("dalle",)
@@ -146,8 +146,7 @@ def _place(at: Folder) -> str:
 
 
 def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [columns, ("---", *("---:" for _ in columns[1:])), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    return markdown([columns, ("---", *("---:" for _ in columns[1:])), *rows])
 
 
 def _export_cells(at: Folder) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ import importlib
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -86,7 +86,11 @@ def run_python(script: str, *words: str) -> str:
 
 def table(rows: Sequence[SpeedRow]) -> str:
     """The rows in Markdown."""
-    lines = [_COLUMNS, ("---", "---:", "---", "---:", "---:", "---", "---", "---"), *map(_cells, rows)]
+    return markdown([_COLUMNS, ("---", "---:", "---", "---:", "---:", "---", "---", "---"), *map(_cells, rows)])
+
+
+def markdown(lines: Iterable[Sequence[str]]) -> str:
+    """The lines of a table, its columns and their alignment first, in Markdown."""
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 

@@ -14,6 +14,7 @@ import typer
 
 from .. import __version__
 from ..errors import InvalidArgumentError
+from .options import Json, Quiet
 from .terminal import (
     STANDARD_OUTPUT,
     ExitStatus,
@@ -114,8 +115,6 @@ LoopOption = Annotated[
     bool,
     typer.Option("--loop", help="Also write generate.onnx: the whole loop, tokens in, tokens or a picture out."),
 ]
-Json = Annotated[str | None, typer.Option("--json", metavar="FILE|-", help="Write JSON lines; - is standard output.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing; the exit status tells.")]
 
 
 def export(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from ..operators.storage import is_float
 from .arrays import numpy_view
 from .paging import Shelf
 from .provenance import IDENTITY, TRANSPOSED, Origin
+from .subject import module_state
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -33,7 +34,7 @@ def altered_initializer(model: Model, module: nn.Module, origins: Mapping[str, O
         origins: where its initializers come from.
         shelf: where large parameters lie.
     """
-    state = dict(_state(module))
+    state = module_state(module)
     for name, origin in origins.items():
         if origin.transform not in (IDENTITY, TRANSPOSED) or name not in model.graph.initializers:
             continue
@@ -50,11 +51,6 @@ def altered_initializer(model: Model, module: nn.Module, origins: Mapping[str, O
             reader = next((node.name for node in model.graph.nodes if name in node.inputs), "none")
             return f"initializer {name} (read by node {reader}) is not the module's {parameter}: {told}"
     return ""
-
-
-def _state(module: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
-    yield from module.named_parameters(remove_duplicate=False)
-    yield from module.named_buffers(remove_duplicate=False)
 
 
 def _difference(held: Array, own: Array) -> str:

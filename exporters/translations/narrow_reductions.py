@@ -6,7 +6,9 @@ torch.onnx converts what they take to float32 and leaves the result in it; PyTor
 from __future__ import annotations
 
 import torch
-from torch.fx import GraphModule, Node
+from torch.fx import Node
+
+from .traced import graph_modules
 
 aten = torch.ops.aten
 
@@ -24,7 +26,7 @@ NARROW = (torch.float16, torch.bfloat16)
 
 def round_reductions(program: torch.export.ExportedProgram) -> None:
     """Convert what reductions of a narrow type give to that type, in place."""
-    for module in (part for part in program.graph_module.modules() if isinstance(part, GraphModule)):
+    for module in graph_modules(program):
         found = [node for node in module.graph.nodes if node.target in PROMOTED and _is_narrow(node)]
         for node in found:
             with module.graph.inserting_after(node):

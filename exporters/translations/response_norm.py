@@ -12,8 +12,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.fx import GraphModule, Node
+from torch.fx import Node
 from torch.nn import functional
+
+from .traced import graph_modules
 
 aten = torch.ops.aten
 
@@ -39,7 +41,7 @@ def _(x: Tensor, size: int, alpha: float, beta: float, k: float) -> Tensor:
 
 def join_response_norms(program: torch.export.ExportedProgram) -> None:
     """Replace what `local_response_norm` left in a traced program by one operator, in place."""
-    for module in (part for part in program.graph_module.modules() if isinstance(part, GraphModule)):
+    for module in graph_modules(program):
         found = [(node, norm) for node in module.graph.nodes if (norm := _norm_of(node)) is not None]
         for node, norm in found:
             node.args, node.target = norm, torch.ops.onnx_arch.local_response_norm.default

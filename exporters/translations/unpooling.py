@@ -14,8 +14,10 @@ from typing import Any
 import sympy
 import torch
 from torch import Tensor
-from torch.fx import GraphModule, Node
+from torch.fx import Node
 from torch.fx.experimental.symbolic_shapes import statically_known_true
+
+from .traced import graph_modules
 
 aten = torch.ops.aten
 
@@ -94,8 +96,7 @@ def state_windows(program: torch.export.ExportedProgram, unpool: str) -> None:
         program: traced; names and values of its nodes stay.
         unpool: "native" or "scatter".
     """
-    modules = [module for module in program.graph_module.modules() if isinstance(module, GraphModule)]
-    for module in modules:
+    for module in graph_modules(program):
         found = [node for node in module.graph.nodes if node.target in UNPOOLS]
         for node in found:
             node.args = (*node.args[:3], *_facts(node, unpool))
