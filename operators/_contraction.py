@@ -32,8 +32,14 @@ class Pass:
 
     def of(self, x: Array) -> Array:
         """An operand as this pass takes it."""
-        converted = x.astype(self.precision, copy=False)
-        return np.abs(converted) if self.absolute else converted
+        if x.dtype != self.precision:
+            return self.into(np.empty(x.shape, self.precision), x)
+        return np.abs(x) if self.absolute else x
+
+    def into(self, out: Array, x: Array) -> Array:
+        """Write an operand as this pass takes it into an array of its shape and of this precision."""
+        np.copyto(out, x, casting="unsafe")
+        return np.abs(out, out=out) if self.absolute else out
 
 
 VALUE = Pass()
@@ -49,7 +55,7 @@ def converted(x: Array, single: Pass) -> Array:
     step = max(1, len(x) * BLOCK_ELEMENTS // x.size)
 
     def block(start: int) -> None:
-        out[start : start + step] = single.of(x[start : start + step])
+        single.into(out[start : start + step], x[start : start + step])
 
     for_each(block, range(0, len(x), step))
     return out

@@ -147,24 +147,26 @@ class Rotation:
         return {"interleaved": self.interleaved, "rotary_embedding_dim": 2 * self.cos.shape[-1]}
 
 
-def _positions(lengths: Lengths, position_ids: Array | None, B: int, T: int) -> Array:  # noqa: N803
-    counted = lengths.before[:, None] + np.arange(T)
+def _positions(lengths: Lengths, position_ids: Array | None, T: int, *, prompt: bool) -> Array:  # noqa: N803
+    """(B, T), 0 for padding; of the given ones a first prompt has the very first alone, from which it counts."""
     if position_ids is None:
-        return np.where(np.arange(T) < lengths.valid[:, None], counted, 0)
-    given = np.broadcast_to(position_ids.reshape(-1, position_ids.shape[-1]), (B, T))
-    valid = np.arange(T) < lengths.valid[:, None]
-    if T > 1 and not lengths.before.any() and (valid & (given != given.flat[0] + np.arange(T))).any():
-        raise InvalidInputError("GroupQueryAttention: positions of a first prompt that do not count up from the first")
-    return np.where(valid, given, 0)
+        places = lengths.before[:, None] + np.arange(T)
+    elif prompt:
+        places = position_ids.reshape(-1)[:1, None] + np.arange(T)
+    else:
+        places = position_ids.reshape(-1, position_ids.shape[-1])
+    return np.where(np.arange(T) < lengths.valid[:, None], places, 0)
 
 
 @dataclass(frozen=True)
 class Grouped:
-    """One GroupQueryAttention: the cache after it, what came of the heads, and which rows are valid."""
+    """One GroupQueryAttention: the cache after it, what came of the heads, `total_sequence_length`, and which rows are
+    valid."""
 
     k: Operand
     v: Operand
     attended: Attended
+    total: int
     hidden: Array
     blind: Array
     stale: Array
@@ -208,13 +210,13 @@ def _visible(lengths: Lengths, capacity: int, T: int, causal: int, window: int) 
 
 def _grouped(inputs: Sequence[Array | None], attributes: dict[str, Any]) -> Grouped:
     padded = [*inputs, *[None] * 17][:17]
-    query, key, value, past_key, past_value, seqlens_k, total, cos, sin, position_ids, added, sink = padded[:12]
+    query, key, value, past_key, past_value, seqlens_k, longest, cos, sin, position_ids, added, sink = padded[:12]
     q_weight, k_weight, query_seqlens = padded[14:]
-    if query is None or seqlens_k is None or total is None:
+    if query is None or seqlens_k is None or longest is None:
         raise InvalidInputError("GroupQueryAttention: query, seqlens_k and total_sequence_length are needed")
     refused("GroupQueryAttention", k_scale=padded[12], v_scale=padded[13])
     num_heads, kv_num_heads = attributes["num_heads"], attributes["kv_num_heads"]
-    B, T = query.shape[:2]
+    T, total = query.shape[1], int(longest.reshape(-1)[0])
     q, k, v = (exactly(x) for x in _split(query, key, value, num_heads, kv_num_heads))
     lengths = _lengths(seqlens_k, query_seqlens, T)
     if q_weight is not None and k_weight is not None:
@@ -223,10 +225,10 @@ def _grouped(inputs: Sequence[Array | None], attributes: dict[str, Any]) -> Grou
         k = _normalised(k, k_weight, attributes.get("k_norm_epsilon") or epsilon)
     rotary = bool(attributes.get("do_rotary")) and cos is not None and sin is not None
     if rotary and cos is not None and sin is not None:
-        places = _positions(lengths, position_ids, B, T)
+        places = _positions(lengths, position_ids, T, prompt=query_seqlens is None and total == T)
         turn = Rotation(cos, sin, places, attributes.get("rotary_interleaved", 0))
         q, k = turn.of(q), turn.of(k)
-    capacity = max(int(total.reshape(-1)[0]), 0 if past_key is None else past_key.shape[2])
+    capacity = max(total, 0 if past_key is None else past_key.shape[2])
     k, v = _cached(k, past_key, lengths, capacity), _cached(v, past_value, lengths, capacity)
     seen = _visible(lengths, capacity, T, attributes.get("causal", 1), attributes.get("local_window_size", -1))
     bias = np.where(seen, 0.0, HIDDEN)
@@ -240,7 +242,7 @@ def _grouped(inputs: Sequence[Array | None], attributes: dict[str, Any]) -> Grou
     result = attend(q, known_k, known_v, bias, factor, softcap=attributes.get("softcap") or 0.0, sink=sink)
     stale = (np.arange(T) >= lengths.valid[:, None])[:, None, :, None]
     blind = np.asarray(~seen.any(axis=-1, keepdims=True))
-    return Grouped(k, v, result, ~seen, blind, stale, rotary, q_weight is not None)
+    return Grouped(k, v, result, total, ~seen, blind, stale, rotary, q_weight is not None)
 
 
 def _normalised(x: Operand, weight: Array, epsilon: float) -> Operand:
@@ -276,8 +278,9 @@ def group_query_attention(
         inputs: query (B, T, num_heads · D), or packed with keys and values; key, value (B, T, kv_num_heads · D);
             past_key and past_value (B, kv_num_heads, cached, D); seqlens_k (B,), the tokens cached after this step less
             one; total_sequence_length, the most of them; cos_cache and sin_cache (positions, size / 2);
-            position_ids (B, T); attention_bias (B or 1, num_heads or 1, T, total); head_sink (num_heads,); k_scale and
-            v_scale (not modelled); q_norm_weight and k_norm_weight (D,); query_seqlens (B,).
+            position_ids (B, T), of which a first prompt counts on from the very first; attention_bias (B or 1,
+            num_heads or 1, T, total); head_sink (num_heads,); k_scale and v_scale (not modelled); q_norm_weight and
+            k_norm_weight (D,); query_seqlens (B,).
         num_heads: of queries.
         kv_num_heads: of keys and values; divides num_heads.
         causal: a query sees the keys up to its own position.
@@ -298,8 +301,8 @@ def group_query_attention(
         output_count: outputs wanted.
 
     Returns:
-        (Y (B, T, num_heads · D), present_key, present_value, chosen stage), the first `output_count`. Rows of padding,
-        and of the cache behind its last token, are unspecified.
+        (Y (B, T, num_heads · D), present_key, present_value, chosen stage (B, num_heads, T, total_sequence_length)),
+        the first `output_count`. Rows of padding, and of the cache behind its last token, are unspecified.
 
     Raises:
         InvalidInputError: lengths that do not go together, or what is not modelled.
@@ -325,7 +328,7 @@ def group_query_attention(
     refused("GroupQueryAttention", cache_quantization=quantized, sliding_window_cache=sliding_window_cache)
     done = _grouped(inputs, attributes)
     shown = done.attended.probabilities if qk_output == AFTER_SOFTMAX else done.attended.scores
-    shown = np.where(done.hidden, 0.0, shown)
+    shown = np.where(done.hidden, 0.0, shown)[..., : done.total]
     return (join_heads(done.attended.y), done.k.value, done.v.value, shown)[:output_count]
 
 
@@ -354,5 +357,5 @@ def group_query_attention_scale(
         attended.scale(join_heads(with_blind_open(attended.y_size, lost))),
         keys,
         Scale(done.v.error, 1, Rule.ULP),
-        attended.scale(with_blind_open(shown, lost)),
+        attended.scale(with_blind_open(shown, lost)[..., : done.total]),
     )[:output_count]

@@ -58,12 +58,21 @@ def _unpacked(
 
 @dataclass(frozen=True)
 class MultiHead:
-    """One MultiHeadAttention: keys and values with the past, and what came of them."""
+    """One MultiHeadAttention: keys and values with the past, and what came of them.
+
+    Attributes:
+        k: keys; so are values `v`.
+        v: see k.
+        attended: over all of them.
+        blind: queries for which every key is masked.
+        shifted: scores to which a mask or a bias is added.
+    """
 
     k: Operand
     v: Operand
     attended: Attended
     blind: Array
+    shifted: Array
 
 
 def _multi_head(
@@ -84,7 +93,8 @@ def _multi_head(
     seen = visibility(shape, padding, before, unidirectional, mask_filter_value)
     added = seen.bias if attention_bias is None else seen.bias + attention_bias
     factor = factor_of(scale_attribute, q.value.shape[-1])
-    return MultiHead(k, v, attend(q, k, v, added, factor), seen.blind)
+    shifted = np.asarray((seen.bias != 0) | (attention_bias is not None))
+    return MultiHead(k, v, attend(q, k, v, added, factor), seen.blind, shifted)
 
 
 @kernel("MultiHeadAttention", since=1, domain=MICROSOFT)
@@ -127,17 +137,24 @@ def multi_head_attention(
         output_count: outputs wanted.
 
     Returns:
-        (Y (B, T, v_hidden), present_key, present_value, probabilities), the first `output_count`.
+        (Y (B, T, v_hidden), present_key, present_value, scores (B, num_heads, T, S)), the first `output_count`.
 
     Raises:
         InvalidInputError: shapes that do not go together, or what is not modelled.
 
-    Spec: com.microsoft MultiHeadAttention, since 1. Where every key is masked the schema leaves the output open.
+    Spec: com.microsoft MultiHeadAttention, since 1. Where every key is masked the schema leaves the output open. The last
+    output it calls "normalized Q * K": ONNX Runtime has the scaled product before the softmax there, which is taken.
+    Whether a mask or a bias is added to it the schema does not say: these scores are open.
     """
     inputs = (query, key, value, bias, key_padding_mask, attention_bias, past_key, past_value)
     everything = (*inputs, past_sequence_length, cache_indirection)
     done = _multi_head(everything, num_heads, unidirectional, mask_filter_value, scale)
-    outputs = (join_heads(done.attended.y), done.k.value, done.v.value, done.attended.probabilities)
+    outputs = (
+        join_heads(done.attended.y),
+        done.k.value,
+        done.v.value,
+        np.where(done.shifted, 0.0, done.attended.scores),
+    )
     return outputs[:output_count]
 
 
@@ -158,5 +175,5 @@ def multi_head_attention_scale(
         attended.scale(join_heads(with_blind_open(attended.y_size, done.blind))),
         Scale(done.k.error, ONCE, Rule.ULP),
         Scale(done.v.error, ONCE, Rule.ULP),
-        attended.scale(with_blind_open(attended.probabilities_size, done.blind)),
+        attended.scale(np.where(done.shifted, np.inf, attended.scores_size)),
     )[:output_count]

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..errors import InvalidAttributeError, InvalidInputError
-from ._contraction import MAGNITUDE, VALUE, DType, Pass, converted, magnitude
+from ._contraction import BLOCK_ELEMENTS, MAGNITUDE, VALUE, DType, Pass, converted, magnitude
 from ._windows import output_shape, resolve_pads
+from .mapped import give_back_array
 from .parallel import for_each
 from .registry import judged, kernel, products, scale
 from .scale import Array, Rule, Scale
@@ -19,6 +20,10 @@ from .storage import decode
 
 TILE_ELEMENTS = 1 << 20
 """Elements of one im2col tile, 8 MiB in float64: larger products gain more than the cache loses, as measured."""
+
+
+FEW_WINDOWS = 32
+"""Windows up to which a large weight is better converted block by block than whole, as measured."""
 
 
 @dataclass(frozen=True)
@@ -101,6 +106,10 @@ def convolve(x: Array, w: Array, geometry: Geometry, group: int, passes: Sequenc
     y = [np.zeros((N, M, *geometry.out), single.precision) for single in passes]
     if y[0].size == 0 or w[0].size == 0:
         return y
+    windows = N * math.prod(geometry.out)
+    if geometry.out and group == 1 and w.size > BLOCK_ELEMENTS and windows <= FEW_WINDOWS:
+        _by_filters(x, w, geometry, passes, y)
+        return y
     weights = [converted(w, single).reshape(group, M // group, *w.shape[1:]) for single in passes]
     few_channels = group > 1 and w.shape[1] * (M // group) <= MOST_DEPTHWISE_PRODUCTS
     for n in range(N):
@@ -118,6 +127,24 @@ def convolve(x: Array, w: Array, geometry: Geometry, group: int, passes: Sequenc
 
 MOST_DEPTHWISE_PRODUCTS = 4
 """Channels in times channels out of a group, up to which adding one kernel position at a time is faster."""
+
+
+def _by_filters(x: Array, w: Array, geometry: Geometry, passes: Sequence[Pass], outputs: Sequence[Array]) -> None:
+    """Few windows and many filters: gather all windows at once and convert the filters block by block, never whole."""
+    images = (_padded(image, geometry, x.dtype) for image in x)
+    columns = np.concatenate([_gathered(image, geometry, 0, math.prod(geometry.out[:1])) for image in images], axis=1)
+    operands = [single.of(columns) for single in passes]
+    filters = w.reshape(len(w), -1)
+
+    def block(chosen: slice) -> None:
+        part = filters[chosen]
+        for single, windows, out in zip(passes, operands, outputs, strict=True):
+            values = single.of(part) @ windows
+            out[:, chosen] = values.reshape(len(part), len(x), *geometry.out).swapaxes(0, 1)
+        give_back_array(part)
+
+    step = max(1, BLOCK_ELEMENTS // filters.shape[1])
+    for_each(block, [slice(start, start + step) for start in range(0, len(w), step)])
 
 
 def _by_tiles(

@@ -68,7 +68,11 @@ def one_node(
         if x is not None
     ]
     node = helper.make_node(op_type, names, results, domain=domain, **attributes)
-    graph = helper.make_graph([node], "one", declared, [onnx.ValueInfoProto(name=name) for name in results])
+    produced = [onnx.ValueInfoProto(name=name) for name in results]
+    if op_type == "MultiHeadAttention":  # the type of its scores is a variable of its own, which nothing else binds
+        for value in produced[3:]:
+            value.CopyFrom(helper.make_tensor_value_info(value.name, declared[0].type.tensor_type.elem_type, None))
+    graph = helper.make_graph([node], "one", declared, produced)
     imports = [helper.make_opsetid("", OPSET), *([helper.make_opsetid(domain, 1)] if domain else [])]
     return helper.make_model(graph, opset_imports=imports, ir_version=10)
 

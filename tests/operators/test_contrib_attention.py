@@ -185,13 +185,21 @@ def test_multi_head_attention_packed_is_unpacked() -> None:
         fails("MultiHeadAttention", inputs, run("MultiHeadAttention", [q, v, k], num_heads=H), num_heads=H)
 
 
-def test_multi_head_attention_probabilities_equal_softmax() -> None:
-    q, k, v = mha_inputs()
-    scores = np.einsum("bthd,bshd->bhts", q.reshape(B, T, H, D).astype(float), k.reshape(B, S, H, D)) / np.sqrt(D)
-    p = np.exp(scores) / np.exp(scores).sum(-1, keepdims=True)
-    outputs = [*run("MultiHeadAttention", [q, k, v], num_heads=H, outputs=3), p.astype(F)]
-    assert judge("MultiHeadAttention", [q, k, v], outputs, num_heads=H).outcome is Outcome.PASSED
-    fails("MultiHeadAttention", [q, k, v], [*outputs[:3], scores.astype(F)], num_heads=H)
+@pytest.mark.parametrize("mask", [None, KEY_PADDING], ids=["all", "masked"])
+def test_multi_head_attention_scores_are_products_before_softmax(mask: Any) -> None:
+    inputs = mha_inputs(mask=mask)
+    outputs = run("MultiHeadAttention", inputs, num_heads=H, outputs=4)
+    row = judge("MultiHeadAttention", inputs, outputs, num_heads=H)
+    assert row.outcome is Outcome.PASSED
+    assert ("not determined" in row.message) == (mask is not None), "a mask leaves the scores open to which it is added"
+    scores = outputs[3]
+    p = np.exp(scores - scores.max(axis=-1, keepdims=True))
+    for wrong in (
+        p / p.sum(axis=-1, keepdims=True),
+        scores * F(np.sqrt(D)),
+        scores.swapaxes(0, 1).reshape(scores.shape),
+    ):
+        fails("MultiHeadAttention", inputs, [*outputs[:3], wrong], num_heads=H)
 
 
 def test_multi_head_attention_with_a_fault_fails() -> None:
@@ -240,6 +248,7 @@ COS, SIN = angles(G)
 GQA_STEPS: dict[str, Inputs] = {
     "prompt": gqa_inputs(5, None, [4]),
     "padded prompt": gqa_inputs(5, None, [4, 2], batch=2),
+    "first tokens": gqa_inputs(1, None, [0, 0], batch=2),
     "token": gqa_inputs(1, 6, [6]),
     "ragged tokens": gqa_inputs(1, 6, [6, 3], batch=2),
     "chunk": gqa_inputs(3, 6, [8]),
@@ -268,11 +277,28 @@ def test_group_query_attention_with_rotation_passes(step: str, interleaved: int)
 
 
 @pytest.mark.parametrize(
-    ("step", "positions"), [("prompt", [[3, 4, 5, 6, 7]]), ("token", [[11]]), ("chunk", [[6, 9, 2]])]
+    ("step", "positions"),
+    [
+        ("prompt", [[3, 4, 5, 6, 7]]),
+        ("prompt", [[3, 9, 1, 6, 2]]),
+        ("padded prompt", [[3, 4, 5, 6, 7], [9, 8, 7, 6, 5]]),
+        ("first tokens", [[4], [9]]),
+        ("token", [[11]]),
+        ("ragged tokens", [[11], [5]]),
+        ("chunk", [[6, 9, 2]]),
+    ],
 )
 def test_group_query_attention_with_positions_passes(step: str, positions: list[list[int]]) -> None:
     inputs = [*GQA_STEPS[step][:7], COS, SIN, np.array(positions, np.int64)]
     passes("GroupQueryAttention", inputs, outputs=3, do_rotary=1, **GROUPS)
+
+
+@pytest.mark.parametrize("step", ["first tokens", "ragged tokens"])
+def test_group_query_attention_with_positions_of_another_row_fails(step: str) -> None:
+    inputs = [*GQA_STEPS[step][:7], COS, SIN, np.array([[11], [5]], np.int64)]
+    swapped = [*inputs[:9], inputs[9][::-1].copy()]
+    wrong = run("GroupQueryAttention", swapped, outputs=3, do_rotary=1, **GROUPS)
+    fails("GroupQueryAttention", inputs, wrong, do_rotary=1, **GROUPS)
 
 
 @pytest.mark.parametrize("step", ["prompt", "chunk"])
@@ -295,10 +321,18 @@ def test_group_query_attention_of_padded_chunk_passes() -> None:
     passes("GroupQueryAttention", inputs, outputs=3, **GROUPS)
 
 
+@pytest.mark.parametrize("step", ["prompt", "chunk", "buffer"])
 @pytest.mark.parametrize("shown", [1, 2])
 @pytest.mark.parametrize("form", [{}, {"softcap": 0.7}], ids=["plain", "softcap"])
-def test_group_query_attention_showing_a_stage_passes(shown: int, form: dict[str, Any]) -> None:
-    passes("GroupQueryAttention", GQA_STEPS["prompt"], outputs=4, qk_output=shown, **GROUPS, **form)
+def test_group_query_attention_showing_a_stage_passes(step: str, shown: int, form: dict[str, Any]) -> None:
+    passes("GroupQueryAttention", GQA_STEPS[step], outputs=4, qk_output=shown, **GROUPS, **form)
+
+
+def test_group_query_attention_showing_the_other_stage_fails() -> None:
+    inputs = GQA_STEPS["buffer"]
+    for shown in (1, 2):
+        wrong = run("GroupQueryAttention", inputs, outputs=4, qk_output=3 - shown, **GROUPS)
+        fails("GroupQueryAttention", inputs, wrong, qk_output=shown, **GROUPS)
 
 
 def test_group_query_attention_with_normalised_heads_equals_norms_before_it() -> None:
