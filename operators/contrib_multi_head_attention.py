@@ -142,8 +142,8 @@ def multi_head_attention(
     Raises:
         InvalidInputError: shapes that do not go together, or what is not modelled.
 
-    Spec: com.microsoft MultiHeadAttention, since 1. Where every key is masked the schema leaves the output open. The last
-    output it calls "normalized Q * K": ONNX Runtime has the scaled product before the softmax there, which is taken.
+    Spec: com.microsoft MultiHeadAttention, since 1. Where every key is masked the schema leaves the output open. The
+    last one it calls "normalized Q * K": ONNX Runtime has the scaled product before the softmax there, which is taken.
     Whether a mask or a bias is added to it the schema does not say: these scores are open.
     """
     inputs = (query, key, value, bias, key_padding_mask, attention_bias, past_key, past_value)
