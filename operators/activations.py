@@ -229,7 +229,7 @@ def hard_swish_scale(y: Array, x: Array, /, *, stored: Sequence[np.dtype[np.gene
     found = gate_scale(x, _line(x, 1 / 6, 0.5), 4.0)
     if stored[0] != np.float64:
         return found
-    return _reaching(found, y, x * hard_sigmoid(x, alpha=float(np.float32(1 / 6)), beta=0.5))
+    return reaching(found, y, x * hard_sigmoid(x, alpha=float(np.float32(1 / 6)), beta=0.5))
 
 
 @kernel("Swish", since=24)
@@ -316,10 +316,10 @@ def gelu_scale(
     if approximate != "tanh" or stored[0] != np.float64:
         return found
     cubic, root = float(np.float32(0.044715)), math.sqrt(float(np.float32(2 / math.pi)))
-    return _reaching(found, y, x / 2 * (1 + np.tanh(root * (x + cubic * x**3))))
+    return reaching(found, y, x / 2 * (1 + np.tanh(root * (x + cubic * x**3))))
 
 
-def _reaching(scale: Scale, y: Array, other: Array) -> Scale:
+def reaching(scale: Scale, y: Array, other: Array) -> Scale:
     """The scale, in float64, widened to another value that conforms."""
     gap = np.nan_to_num(np.abs(other - y)) * 2.0**53
     return replace(scale, magnitude=scale.magnitude + gap)

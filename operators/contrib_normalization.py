@@ -317,8 +317,8 @@ def embed_layer_normalization(
         the first 0 of `mask`, or T, and 0 without a mask.
 
     Spec: com.microsoft EmbedLayerNormalization, since 1. It calls mask_index "position of first 0 in mask, or number of
-    words": where these two differ (a 1 behind a 0) it is left open. It calls embedding_sum the sum of word and position
-    embeddings; ONNX Runtime's has the segment's too, as what is normalised has: that is taken.
+    words": where these two differ (a 1 behind a 0, or other numbers) it is left open. It calls embedding_sum the sum of
+    word and position embeddings; ONNX Runtime's has the segment's too, as what is normalised has: that is taken.
     """
     del mask_index_type
     total, _ = _embedded(input_ids, segment_ids, word_embedding, position_embedding, segment_embedding, position_ids)
@@ -363,5 +363,5 @@ def embed_layer_normalization_scale(
     if mask is None:
         index = undetermined(False)
     else:
-        index = undetermined((mask != 0).sum(axis=1) != _first_padding(input_ids, mask))
+        index = undetermined((mask == 1).sum(axis=1) != _first_padding(input_ids, mask))
     return (first, index, bound)[:output_count]

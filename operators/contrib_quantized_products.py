@@ -199,7 +199,7 @@ class QuantizedGemm:
     def requantized(self) -> Requantized:
         """The quantized output."""
         if self.y_scale is None or self.y_zero is None:
-            raise InvalidInputError("QGemm: scale and zero point of the output come together")
+            raise InvalidInputError("QGemm: the output is not quantized")
         quotient = self.real / float(self.y_scale.reshape(()))
         zero = float(self.y_zero.reshape(()))
         error = HALF_UNIT * ((PRODUCT_ROUNDINGS + 2) * np.abs(quotient) + 2 * abs(zero))
@@ -210,6 +210,8 @@ def _gemm(inputs: Sequence[Array | None], alpha: float, trans_a: int, trans_b: i
     a, a_scale, a_zero, b, b_scale, b_zero, c, y_scale, y_zero = [*inputs, None, None, None][:9]
     if a is None or b is None or a_scale is None or b_scale is None or a.ndim != 2 or b.ndim != 2:
         raise InvalidInputError("QGemm: two matrices and their scales are needed")
+    if (y_scale is None) != (y_zero is None):
+        raise InvalidInputError("QGemm: scale and zero point of the output come together")
     left = a.astype(np.float64) - _by_row(a_zero, "QGemm")
     left, right = (left.T if trans_a else left), (b.T if trans_b else b).astype(np.float64)
     right = right - _by_column(b_zero, "QGemm", right.shape[1])
@@ -271,7 +273,7 @@ def qgemm(
         (M, N), of the type of `y_zero_point`, or float.
 
     Raises:
-        InvalidInputError: a scale or zero point of another shape.
+        InvalidInputError: a scale or zero point of another shape, or one of the output's without the other.
 
     Spec: com.microsoft QGemm, since 1
     """

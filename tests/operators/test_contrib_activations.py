@@ -49,6 +49,15 @@ def test_gelu_with_bias_twice_fails(op_type: str) -> None:
     fails(op_type, [x, b], run(op_type, [x, 2 * b]))
 
 
+@pytest.mark.parametrize("bias", [False, True])
+def test_fast_gelu_in_double_precision_by_onnxruntime_passes_and_between_its_constants_fails(bias: bool) -> None:
+    x = data(1, 1.0).astype(np.float64)
+    inputs = [x, data(2, 1.0)[0, 0].astype(np.float64)] if bias else [x]
+    v = sum(inputs)
+    passes("FastGelu", inputs)
+    fails("FastGelu", inputs, [v / 2 * (1 + np.tanh(0.7979 * v + 0.03568 * v**3))])
+
+
 FAULTS: list[tuple[str, str]] = [("Gelu", "FastGelu"), ("FastGelu", "Gelu"), ("QuickGelu", "Gelu")]
 
 

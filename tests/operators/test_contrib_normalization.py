@@ -150,3 +150,9 @@ def test_embed_layer_normalization_with_a_hole_in_the_mask_leaves_its_index_open
         outputs[1][0] = first
         assert judge("EmbedLayerNormalization", inputs, outputs).outcome is Outcome.PASSED
     fails("EmbedLayerNormalization", inputs, [outputs[0], outputs[1] - np.array([0, 1], np.int32)])
+
+
+def test_embed_layer_normalization_with_other_numbers_in_the_mask_leaves_their_index_open() -> None:
+    inputs = embed_inputs(mask=np.array([[2, 1, 1, 0, 0, 0, 0], [1] * 7], np.int32))
+    outputs = passes("EmbedLayerNormalization", inputs, outputs=2)
+    fails("EmbedLayerNormalization", inputs, [outputs[0], outputs[1] - np.array([0, 1], np.int32)])

@@ -300,6 +300,13 @@ def test_qgemm_with_a_fault_fails(quantized: bool) -> None:
     fails("QGemm", inputs, run("QGemm", [*inputs[:5], np.array(0, np.int8), *inputs[6:]]))
 
 
+def test_qgemm_with_half_of_the_parameters_of_its_output_is_refused() -> None:
+    inputs = qgemm_inputs(np.uint8, np.int8, quantized=True)
+    for half in ([*inputs[:8], None], [*inputs[:7], None, inputs[8]]):
+        with pytest.raises(InvalidInputError, match="come together"):
+            judge("QGemm", half, run("QGemm", inputs))
+
+
 def nbits_inputs(  # noqa: PLR0913 (the size of each dimension)
     bits: int,
     block: int,
