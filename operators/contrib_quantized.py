@@ -93,7 +93,7 @@ def requantized(real: Array, error: Array, y_scale: Array, zero_point: Array | N
     return Requantized(quotient, slack, zero, dtype)
 
 
-def _size(x: Array, zero_point: Array | None) -> Array:
+def size_of(x: Array, zero_point: Array | None) -> Array:
     """|x| + |zero point|: what cancels where a runtime takes the zero point out of the sum."""
     return np.abs(x.astype(np.float64)) + abs(real_number(zero_point))
 
@@ -104,7 +104,7 @@ def _added(inputs: Sequence[Array | None]) -> Requantized:
         raise InvalidInputError("QLinearAdd: tensors and scales are needed")
     left, right = real_number(a_scale), real_number(b_scale)
     real = steps_of(a, a_zero) * left + steps_of(b, b_zero) * right
-    return requantized(real, ROUNDINGS * (_size(a, a_zero) * left + _size(b, b_zero) * right), y_scale, y_zero, a)
+    return requantized(real, ROUNDINGS * (size_of(a, a_zero) * left + size_of(b, b_zero) * right), y_scale, y_zero, a)
 
 
 def qlinear_add_scale(_y: Array, /, *inputs: Array | None) -> Scale:
@@ -317,7 +317,7 @@ def _concatenated(inputs: Sequence[Array], axis: int) -> Requantized:
     parts = [
         requantized(
             steps_of(x, x_zero) * real_number(x_scale),
-            ROUNDINGS * _size(x, x_zero) * real_number(x_scale),
+            ROUNDINGS * size_of(x, x_zero) * real_number(x_scale),
             y_scale,
             zero_point,
             x,

@@ -49,6 +49,7 @@ ROOMS = (
     "contrib_nchwc",
     "contrib_normalization",
     "contrib_products",
+    "contrib_quantization",
     "contrib_quantized",
     "contrib_quantized_pooling",
     "contrib_quantized_products",

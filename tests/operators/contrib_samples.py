@@ -91,6 +91,14 @@ _QUANTIZED = {
     "QLinearAveragePool": sample(*BYTES, *BYTES_OUT, **WINDOW),
     "QLinearGlobalAveragePool": sample(*BYTES, *BYTES_OUT),
     "NhwcMaxPool": sample(BYTES[0], **WINDOW),
+    "QuantizeLinear": sample(IMAGE, number(0.04), zero(30)),
+    "DequantizeLinear": sample(*BYTES),
+    "QLinearConv": sample(
+        *(np.moveaxis(BYTES[0], 1, -1).copy(), *BYTES[1:], integers(39, 3, 4, 2, 2), number(0.02), zero(31)),
+        *(number(0.3), zero(100), np.arange(3, dtype=INT)),
+        channels_last=1,
+    ),
+    "QLinearWhere": sample(IMAGE > 0, *BYTES, *BYTES, *BYTES_OUT),
 }
 _NCHWC = {
     "Conv": sample(BLOCKED, normal(36, 16, 16, 3, 3), normal(37, 16), activation="Relu"),
