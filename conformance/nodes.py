@@ -154,9 +154,6 @@ def _narrowed(node: Node, local: Local, actual: Mapping[str, Any]) -> str:
 
 def _row(node: Node, verdict: Verdict, fingerprint: str, actual: Mapping[str, Any]) -> NodeResult:
     tensors = [actual.get(name) if name else None for name in node.outputs]
-    message = verdict.message
-    if fingerprint:
-        message = f"{message}; explained by: {fingerprint}" if message else f"explained by: {fingerprint}"
     return NodeResult(
         node=node.name,
         op_type=node.op_type,
@@ -173,5 +170,5 @@ def _row(node: Node, verdict: Verdict, fingerprint: str, actual: Mapping[str, An
         shapes=tuple(t.shape if isinstance(t, np.ndarray) else None for t in tensors),
         dtypes=tuple(str(t.dtype) if isinstance(t, np.ndarray) else None for t in tensors),
         fingerprint=fingerprint,
-        message=message,
+        message=verdict.message,
     )

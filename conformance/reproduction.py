@@ -273,7 +273,7 @@ def _text(failure: Failure) -> Text:
         runtime=runtime,
         version=failure.versions.get(package, "of unknown version"),
         package=package,
-        message=row.message,
+        message=row.said,
         environment=versions,
         link=f"https://onnx.ai/onnx/operators/{page}.html" if row.op_type else "https://onnx.ai/onnx/operators/",
     )

@@ -141,6 +141,12 @@ class NodeResult:
         """Whether it makes the exit status 1: a failure that was not expected."""
         return self.outcome in RED and not self.known
 
+    @property
+    def said(self) -> str:
+        """All that is said of it in one text: the message, and what explains the failure."""
+        explained = f"explained by {self.fingerprint}" if self.fingerprint else ""
+        return "; ".join(part for part in (self.message, explained) if part)
+
 
 @dataclass(frozen=True)
 class Footer:

@@ -208,4 +208,4 @@ def _distance(trial: Trial) -> float:
 
 def _said(trial: Trial) -> str:
     text = f"right on {', '.join(trial.chosen)} before rounding to the stored type, which the runtime left out"
-    return f"{text}; {trial.row.message}" if trial.row.message else text
+    return f"{text}; {trial.row.said}" if trial.row.said else text

@@ -74,7 +74,7 @@ def _said(item: Changed) -> str:
         return "" if row is None else row.outcome.value
     if item.ratio is not None:
         return f"rms z {figure(item.before.rms_z)} → {figure(item.after.rms_z)}, {figure(item.ratio)} times"
-    message = item.after.message or item.before.message
+    message = item.after.said or item.before.said
     return f"{item.before.outcome.value} → {item.after.outcome.value}" + f": {visible(message, 300)}" * bool(message)
 
 

@@ -128,7 +128,7 @@ def _name(console: Console, title: str, rows: Sequence[NodeResult], limit: int |
     console.print(styled(f"\n{title}", "bold yellow"))
     reasons: dict[str, list[NodeResult]] = {}
     for row in rows:
-        said = row.known or f"{operator_of(row)}: {row.message}"
+        said = row.known or f"{operator_of(row)}: {row.said}"
         reasons.setdefault(visible(said, 240), []).append(row)
     lines = sorted(reasons.items(), key=lambda item: -len(item[1]))
     for reason, alike in lines[:limit]:
@@ -142,7 +142,7 @@ def case_line(row: NodeResult) -> str:
     """A case that did not pass, in one line."""
     weight = "" if row.occurrences is None else f" ({plural(row.occurrences, 'node')})"
     parts = [
-        row.message,
+        row.said,
         f"first met in {row.origin}" * bool(row.origin),
         f"smallest: {row.smallest}" * bool(row.smallest),
     ]

@@ -84,7 +84,7 @@ def _cells(row: NodeResult) -> Row:
         figure(row.bits),
         figure(row.max_abs),
         figure(row.inherited_max_abs),
-        escaped(row.message, _MESSAGE_LIMIT),
+        escaped(row.said, _MESSAGE_LIMIT),
     )
 
 

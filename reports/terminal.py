@@ -74,9 +74,6 @@ def summary_line(summary: Summary) -> Text:
 
 
 def _cells(row: NodeResult) -> tuple[Text, ...]:
-    message = "; ".join(
-        part for part in (row.message, f"explained by {row.fingerprint}" * bool(row.fingerprint)) if part
-    )
     operator = row.op_type if row.kind != "output" else "(output)"
     texts = (
         visible(row.node, _NAME_LIMIT),
@@ -87,7 +84,7 @@ def _cells(row: NodeResult) -> tuple[Text, ...]:
         figure(row.bits),
         figure(row.max_abs),
         figure(row.inherited_max_abs),
-        visible(message),
+        visible(row.said),
     )
     return tuple(
         styled(text, _outcome_style(row) if column == "outcome" else "")
