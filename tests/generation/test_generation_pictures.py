@@ -102,6 +102,28 @@ def test_test_data_of_the_one_file_graph_hold_in_onnxruntime_alone(bundle, name)
     np.testing.assert_allclose(session.run(["image"], values)[0], expected, rtol=0, atol=1e-4)
 
 
+def test_no_step_shows_the_noise_itself(bundle):
+    session = onnxruntime.InferenceSession(bundle("ddpm").path / "generate.onnx", providers=["CPUExecutionProvider"])
+    sample = np.random.default_rng(0).standard_normal((1, 3, 16, 16)).astype(np.float32)
+    (image,) = session.run(["image"], {"sample": sample, "noise": np.empty((0, *sample.shape), np.float32)})
+    np.testing.assert_allclose(image, np.clip(sample / 2 + 0.5, 0, 1), rtol=0, atol=1e-6)
+
+
+def test_no_step_decodes_the_noise_itself(bundle):
+    path = bundle("stable-diffusion").path
+    session, decoder = (
+        onnxruntime.InferenceSession(path / file, providers=["CPUExecutionProvider"])
+        for file in ("generate.onnx", "vae_decoder/model.onnx")
+    )
+    shapes = {port.name: port.shape for port in session.get_inputs()}
+    latent = np.random.default_rng(0).standard_normal((1, shapes["latent"][1], 4, 4)).astype(np.float32)
+    words = dict.fromkeys(("input_ids", "negative_input_ids"), np.zeros((1, 5), np.int64))
+    numbers = {"num_steps": np.array(0), "guidance_scale": np.array(3, np.float32)}
+    (image,) = session.run(["image"], {"latent": latent, **words, **numbers})
+    (sample,) = decoder.run(None, {"latent_sample": latent / np.float32(0.18215)})
+    np.testing.assert_allclose(image, np.clip(sample / 2 + 0.5, 0, 1), rtol=0, atol=1e-5)
+
+
 def test_pictures_are_those_of_pytorchs_own_loop(bundle):
     entry = find_architecture("stable-diffusion")
     model = entry.build(entry.config("tiny")).eval()
