@@ -85,21 +85,29 @@ def load_weights(
 def best_fit(
     module: nn.Module, checkpoint: Checkpoint, layouts: Sequence[CheckpointLayout], shelf: Shelf | None = None
 ) -> Fit:
-    """The layout under which a checkpoint has the fewest problems with a module."""
+    """The layout under which a checkpoint has the fewest problems with a module, its keys as they are or unwrapped."""
     own = module.state_dict()
     tied = _tied(own)
-    fits = [_fit(own, tied, checkpoint, layout, shelf or Shelf()) for layout in layouts]
+    keyed = (checkpoint.tensors, _unwrapped(checkpoint.tensors))
+    fits = [_fit(own, tied, given, layout, shelf or Shelf()) for given in keyed if given for layout in layouts]
     return min(fits, key=lambda fit: len(fit.problems) + len(fit.missing))
+
+
+def _unwrapped(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Without the name under which a training framework holds the network, if all keys begin with it; else nothing."""
+    parts = [key.partition(".") for key in tensors]
+    wrapped = len({name for name, _, _ in parts}) == 1 and all(inner for _, _, inner in parts)
+    return {inner: tensors[f"{name}.{inner}"] for name, _, inner in parts} if wrapped else {}
 
 
 def _fit(
     own: Mapping[str, Tensor],
     tied: Mapping[str, frozenset[str]],
-    checkpoint: Checkpoint,
+    tensors: Mapping[str, Tensor],
     layout: CheckpointLayout,
     shelf: Shelf,
 ) -> Fit:
-    given = _renamed(checkpoint.tensors, layout, shelf)
+    given = _renamed(tensors, layout, shelf)
     lacking = [key for key in own if key not in given.tensors and not tied[key] & given.tensors.keys()]
     missing = tuple(sorted(key for key in lacking if not layout.is_optional(key)))
     problems = [*given.problems, *_problems(own, given)]

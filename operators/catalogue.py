@@ -35,7 +35,7 @@ RUNTIME_TYPES: Mapping[tuple[str, str], tuple[str, ...]] = {
     **{(MICROSOFT, name): ("double", "float", "float16") for name in ("FusedConv", "FusedGemm")},
     **{(MICROSOFT, name): HALF_OR_FLOAT for name in ("Attention", "GroupQueryAttention", "MultiHeadAttention")},
     **{(MICROSOFT, name): HALF_OR_FLOAT for name in ("MatMulNBits", "RotaryEmbedding", "SkipLayerNormalization")},
-    (MICROSOFT, "SkipSimplifiedLayerNormalization"): HALF_OR_FLOAT,
+    **{(MICROSOFT, name): HALF_OR_FLOAT for name in ("GatherBlockQuantized", "SkipSimplifiedLayerNormalization")},
     **{(MICROSOFT, name): ("float", "float16") for name in ("EmbedLayerNormalization", "NhwcFusedConv")},
     (MICROSOFT, "MatMulIntegerToFloat"): ("float", "float16"),
     (MICROSOFT, "DynamicQuantizeMatMul"): ("float",),

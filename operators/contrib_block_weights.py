@@ -1,4 +1,4 @@
-"""MatMulNBits of ONNX Runtime (com.microsoft): a product with weights that are quantized by blocks.
+"""Weights that are quantized by blocks, in ONNX Runtime (com.microsoft): a product with them, and rows of them.
 
 Spec: docs/ContribOperators.md of ONNX Runtime, version 1.
 """
@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..errors import InvalidAttributeError, InvalidInputError
+from ._casting import widen
+from ._elementwise import ONCE, axis_index
 from ._fused_activation import Stored
 from .contrib_products import MICROSOFT
 from .registry import kernel, scale
@@ -25,10 +27,10 @@ def unpack_bits(packed: Array, bits: int, count: int) -> Array:
         InvalidAttributeError: `bits` is not 2, 4 or 8: values that cross bytes are not modelled.
     """
     if bits not in (2, 4, 8):
-        raise InvalidAttributeError(f"MatMulNBits: bits={bits}; modelled are 2, 4 and 8")
+        raise InvalidAttributeError(f"weights by blocks: bits={bits}; modelled are 2, 4 and 8")
     shifts = np.arange(0, 8, bits, dtype=np.uint8)
     values = (packed[..., None] >> shifts) & np.uint8(2**bits - 1)
-    return values.reshape(*packed.shape[:-1], -1)[..., :count]
+    return values.reshape(*packed.shape[:-1], packed.shape[-1] * len(shifts))[..., :count]
 
 
 @dataclass(frozen=True)
@@ -200,3 +202,98 @@ def matmul_nbits_scale(
     certain = error.most / (2 * growth(terms, format_))
     narrow = np.maximum(np.maximum(error.deviation, error.shown), certain) / half_unit(format_)
     return Scale(size + narrow, terms, Rule.COMPOSED, spread=1.0)
+
+
+PACKED = np.dtype(np.uint8)
+"""The type of tensors that hold several values in a byte."""
+
+
+def _unpacked(values: Array, bits: int) -> Array:
+    """(…, n) float64 of what may be packed along the last dimension."""
+    count = values.shape[-1] * 8 // bits if values.dtype == PACKED else 0
+    return (unpack_bits(values, bits, count) if values.dtype == PACKED else widen(values)).astype(np.float64)
+
+
+def gather_block_quantized_scale(
+    y: Array, data: Array, _indices: Array, scales: Array, _zero_points: Array | None = None, /, **_attributes: object
+) -> Scale:
+    """1 at |y| for the product, as values less their zero point are exact; 1 more where the reference is stored."""
+    return Scale(np.abs(y.astype(np.float64)), (1 + (y.dtype != np.float64)) * ONCE, Rule.ULP)
+
+
+@kernel("GatherBlockQuantized", since=1, domain=MICROSOFT, scale=gather_block_quantized_scale)
+def gather_block_quantized(
+    data: Array,
+    indices: Array,
+    scales: Array,
+    zero_points: Array | None = None,
+    /,
+    *,
+    bits: int = 4,
+    block_size: int = 128,
+    gather_axis: int = 0,
+    quantize_axis: int = 1,
+    stored: Stored,
+) -> Array:
+    """Gather, and (value − zero point) · scale with a scale and a zero point for each block along `quantize_axis`.
+
+    Args:
+        data: 4-bit integers, 8- or 4-bit floats; or uint8, packed along the last dimension, the first value in the
+            lowest bits.
+        indices: of any shape; negative ones count from the end; of one outside the result is 0.
+        scales: like `data` unpacked, but with one for each block along `quantize_axis`; a size of 1 is for all.
+        zero_points: as `scales`, of the type of `data`, and packed if that is; if absent 0, for uint8 2^(bits − 1).
+        bits: of values in uint8.
+        block_size: values that share a scale; 0 for all along `quantize_axis`.
+        gather_axis: 0 for uint8; not `quantize_axis`.
+        quantize_axis: in [−rank, rank).
+
+    Returns:
+        The shape of Gather, unpacked, in the type of the scales.
+
+    Raises:
+        InvalidAttributeError: an axis outside [−rank, rank), or a number of bits that is not modelled.
+        InvalidInputError: an axis that is both, or another than the first for uint8; floats with zero points; scales of
+            another shape.
+
+    Spec: com.microsoft GatherBlockQuantized, since 1
+    """
+    along, blocked = (axis_index("GatherBlockQuantized", axis, data.ndim) for axis in (gather_axis, quantize_axis))
+    if along == blocked or (along and data.dtype == PACKED):
+        raise InvalidInputError(
+            f"GatherBlockQuantized: gather_axis={along} with quantize_axis={blocked} of {data.dtype}"
+        )
+    if zero_points is not None and data.dtype.kind == "f":
+        raise InvalidInputError("GatherBlockQuantized: floats have no zero points")
+    _check_blocks(data, scales, bits, block_size, blocked)
+    length = data.shape[along]
+    inside = (indices >= -length) & (indices < length)
+    places = np.where(inside, indices, 0)
+
+    def taken(x: Array) -> Array:
+        return np.take(x, places if x.shape[along] == length else np.zeros_like(places), axis=along)
+
+    values, steps = _unpacked(taken(data), bits), taken(scales)
+    axis = blocked if blocked < along else blocked + indices.ndim - 1
+    count = values.shape[axis]
+    zero = np.full((), 2.0 ** (bits - 1) if data.dtype == PACKED else 0.0)
+    if zero_points is not None:
+        zero = _by_blocks(_unpacked(taken(zero_points), bits)[..., : steps.shape[-1]], block_size, count, axis)
+    y = (values - zero) * _by_blocks(steps, block_size, count, axis)
+    y = np.where(inside.reshape(inside.shape + (1,) * (data.ndim - 1 - along)), y, 0.0)
+    return y if data.dtype.kind != "f" or stored[2] is None else encode(y, stored[2])
+
+
+def _check_blocks(data: Array, scales: Array, bits: int, block_size: int, axis: int) -> None:
+    packed = 8 // bits if data.dtype == PACKED else 1
+    sizes = (*data.shape[:-1], data.shape[-1] * packed)
+    blocks = tuple(-(-n // (block_size or n or 1)) if i == axis else n for i, n in enumerate(sizes))
+    if scales.ndim != data.ndim or any(
+        found not in (n, 1 if i != axis else n) for i, (found, n) in enumerate(zip(scales.shape, blocks, strict=True))
+    ):
+        raise InvalidInputError(f"GatherBlockQuantized: scales of shape {scales.shape} for blocks {blocks}")
+
+
+def _by_blocks(parameter: Array, block_size: int, count: int, axis: int) -> Array:
+    """One for each of `count` values along `axis`, of one for each block."""
+    return np.repeat(parameter, block_size or count, axis=axis).take(range(count), axis=axis)

@@ -48,6 +48,25 @@ def test_nested_state_dict_of_a_training_script_is_found(tmp_path, nested):
     assert torch.equal(module.hidden.weight, tiny_state("mlp")["hidden.weight"])
 
 
+@pytest.mark.parametrize("name", ["mlp", "bert", "t5"])
+def test_network_inside_a_training_framework_is_found(tmp_path, name):
+    entry = find_architecture(name)
+    state = tiny_state(name)
+    torch.save({"state_dict": {f"model.{key}": value for key, value in state.items()}}, tmp_path / "c.ckpt")
+    module = entry.build(entry.config("tiny"))
+    load_weights(module, tmp_path / "c.ckpt", entry.checkpoints)
+    assert all(torch.equal(value, state[key]) for key, value in module.state_dict().items())
+
+
+def test_some_wrapped_keys_are_not_unwrapped(tmp_path):
+    state = tiny_state("mlp")
+    first, *rest = state
+    save_file({f"model.{first}": state[first], **{key: state[key] for key in rest}}, tmp_path / "c.safetensors")
+    module = find_architecture("mlp").build(find_architecture("mlp").config("tiny"))
+    with pytest.raises(WeightsError, match=f"unexpected model.{first}"):
+        load_weights(module, tmp_path / "c.safetensors", (PLAIN,))
+
+
 def test_old_checkpoint_without_batch_counters_fits(tmp_path):
     state = {key: value for key, value in tiny_state("resnet18").items() if not key.endswith("num_batches_tracked")}
     save_file(state, tmp_path / "c.safetensors")

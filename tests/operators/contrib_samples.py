@@ -49,6 +49,9 @@ _PRODUCTS = {
         *(normal(14, 3, 32), integers(15, 4, 2, 8), np.abs(normal(16, 4, 2)), integers(17, 4, 1)),
         **{"K": 32, "N": 4, "bits": 4, "block_size": 16},
     ),
+    "GatherBlockQuantized": sample(
+        *(integers(40, 5, 32), np.array([[1, -5], [4, 9]]), np.abs(normal(41, 5, 2))), bits=8, block_size=16
+    ),
     "MatMulIntegerToFloat": sample(*PRODUCT, number(0.02), number(0.013), zero(5), zero(3), normal(18, 5)),
     "DynamicQuantizeMatMul": sample(normal(19, 3, 8), PRODUCT[1], number(0.013), zero(3), normal(18, 5)),
     "QGemm": sample(
