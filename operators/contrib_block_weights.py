@@ -245,7 +245,7 @@ def gather_block_quantized(
         zero_points: as `scales`, of the type of `data`, and packed if that is; if absent 0, for uint8 2^(bits − 1).
         bits: of values in uint8.
         block_size: values that share a scale; 0 for all along `quantize_axis`.
-        gather_axis: 0 for uint8; not `quantize_axis`.
+        gather_axis: 0 for uint8, and not `quantize_axis`.
         quantize_axis: in [−rank, rank).
 
     Returns:
@@ -253,13 +253,12 @@ def gather_block_quantized(
 
     Raises:
         InvalidAttributeError: an axis outside [−rank, rank), or a number of bits that is not modelled.
-        InvalidInputError: an axis that is both, or another than the first for uint8; floats with zero points; scales of
-            another shape.
+        InvalidInputError: axes that uint8 cannot have; floats with zero points; scales of another shape.
 
     Spec: com.microsoft GatherBlockQuantized, since 1
     """
     along, blocked = (axis_index("GatherBlockQuantized", axis, data.ndim) for axis in (gather_axis, quantize_axis))
-    if along == blocked or (along and data.dtype == PACKED):
+    if data.dtype == PACKED and (along or not blocked):
         raise InvalidInputError(
             f"GatherBlockQuantized: gather_axis={along} with quantize_axis={blocked} of {data.dtype}"
         )
@@ -273,15 +272,23 @@ def gather_block_quantized(
     def taken(x: Array) -> Array:
         return np.take(x, places if x.shape[along] == length else np.zeros_like(places), axis=along)
 
-    values, steps = _unpacked(taken(data), bits), taken(scales)
-    axis = blocked if blocked < along else blocked + indices.ndim - 1
+    if along == blocked:
+        y = taken(_dequantized(data, scales, zero_points, bits, block_size, blocked))
+    else:  # a few rows of a large table
+        parts = (taken(data), taken(scales), None if zero_points is None else taken(zero_points))
+        axis = blocked if blocked < along else blocked + indices.ndim - 1
+        y = _dequantized(*parts, bits, block_size, axis)
+    y = np.where(inside.reshape(inside.shape + (1,) * (data.ndim - 1 - along)), y, 0.0)
+    return y if data.dtype.kind != "f" or stored[2] is None else encode(y, stored[2])
+
+
+def _dequantized(data: Array, scales: Array, zero_points: Array | None, bits: int, block_size: int, axis: int) -> Array:
+    values = _unpacked(data, bits)
     count = values.shape[axis]
     zero = np.full((), 2.0 ** (bits - 1) if data.dtype == PACKED else 0.0)
     if zero_points is not None:
-        zero = _by_blocks(_unpacked(taken(zero_points), bits)[..., : steps.shape[-1]], block_size, count, axis)
-    y = (values - zero) * _by_blocks(steps, block_size, count, axis)
-    y = np.where(inside.reshape(inside.shape + (1,) * (data.ndim - 1 - along)), y, 0.0)
-    return y if data.dtype.kind != "f" or stored[2] is None else encode(y, stored[2])
+        zero = _by_blocks(_unpacked(zero_points, bits)[..., : scales.shape[-1]], block_size, count, axis)
+    return (values - zero) * _by_blocks(scales, block_size, count, axis)
 
 
 def _check_blocks(data: Array, scales: Array, bits: int, block_size: int, axis: int) -> None:
