@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from onnx_arch.conformance.results import Outcome
 from onnx_arch.operators import contrib_products  # noqa: F401 (registers)
 
 from .contrib_nodes import fails, judge, passes, run
@@ -190,6 +191,14 @@ def test_fused_matmul_with_a_factor_ignored_fails(case: int) -> None:
 def test_fused_matmul_with_transposition_ignored_fails() -> None:
     inputs = [normal(0, 16, 16), normal(1, 16, 16)]
     fails("FusedMatMul", inputs, run("FusedMatMul", inputs), transB=1)
+
+
+@pytest.mark.parametrize("op_type", ["FusedMatMul", "TransposeMatMul"])
+def test_transposed_matrix_and_vector_are_those_of_numpy_and_the_matrix_as_it_lies_fails(op_type: str) -> None:
+    a, b = normal(0, 40, 8), normal(1, 40)
+    assert judge(op_type, [a, b], [a.T @ b], transA=1).outcome is Outcome.PASSED
+    fails(op_type, [a, b], [a.reshape(8, 40) @ b], transA=1)  # as ONNX Runtime 1.32 on CPU
+    passes(op_type, [b, a], transA=1)
 
 
 def test_transpose_matmul_by_onnxruntime_passes_and_untransposed_fails() -> None:

@@ -174,6 +174,16 @@ def test_qlinear_average_pool_with_padding_counted_fails() -> None:
     fails("QLinearAveragePool", inputs, run("QLinearAveragePool", inputs, **right, count_include_pad=1), **right)
 
 
+def test_qlinear_average_pool_counts_padding_but_not_what_a_last_window_has_beyond_it() -> None:
+    x, form = integers(0, np.uint8, 1, 2, 8, 8), {"kernel_shape": [3, 3], "strides": [2, 2], "ceil_mode": 1}
+    inputs = [x, number(1.0), zero(0, np.uint8), number(1.3), zero(0, np.uint8)]
+    mean = run("AveragePool", [x.astype(F)], domain="", count_include_pad=1, **form)[0]
+    right = np.rint(mean / 1.3).astype(np.uint8)
+    assert judge("QLinearAveragePool", inputs, [right], count_include_pad=1, **form).outcome is Outcome.PASSED
+    mean[..., -1] *= F(6 / 9)  # by all of the window, as ONNX Runtime 1.32 on CPU
+    fails("QLinearAveragePool", inputs, [np.rint(mean / 1.3).astype(np.uint8)], count_include_pad=1, **form)
+
+
 @both_types
 @pytest.mark.parametrize("last", [0, 1])
 def test_qlinear_global_average_pool_by_onnxruntime_passes_and_other_channels_fail(dtype: Any, last: int) -> None:
