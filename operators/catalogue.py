@@ -37,7 +37,7 @@ RUNTIME_TYPES: Mapping[tuple[str, str], tuple[str, ...]] = {
     **{(MICROSOFT, name): HALF_OR_FLOAT for name in ("MatMulNBits", "RotaryEmbedding", "SkipLayerNormalization")},
     **{(MICROSOFT, name): HALF_OR_FLOAT for name in ("GatherBlockQuantized", "SkipSimplifiedLayerNormalization")},
     **{(MICROSOFT, name): ("float", "float16") for name in ("EmbedLayerNormalization", "NhwcFusedConv")},
-    (MICROSOFT, "MatMulIntegerToFloat"): ("float", "float16"),
+    **{(MICROSOFT, name): ("float", "float16") for name in ("MatMulIntegerToFloat", "QAttention")},
     (MICROSOFT, "DynamicQuantizeMatMul"): ("float",),
     (MICROSOFT, "QGemm"): ("float", *BYTES),
     **{(NCHWC, name): ("float",) for name in ("AveragePool", "Conv", "GlobalAveragePool", "GlobalMaxPool", "MaxPool")},

@@ -112,18 +112,35 @@ class Projected:
     terms: int
 
 
+@dataclass(frozen=True)
+class Form:
+    """What is attended to, and how: inputs and attributes that Attention shares with QAttention, by their names."""
+
+    num_heads: int
+    mask_index: Array | None
+    past: Array | None
+    attention_bias: Array | None
+    unidirectional: int
+    mask_filter_value: float | None
+    scale: float | None
+
+    def over_heads(self, value: Array, error: Array, sizes: Sequence[int], terms: int) -> Projected:
+        """Attention over heads of queries, keys and values side by side: (B, T, Σ sizes)."""
+        cuts = np.cumsum(sizes)[:2]
+        parts = zip(np.split(value, cuts, axis=-1), np.split(error, cuts, axis=-1), strict=True)
+        q, k, v = (Operand(split_heads(y, self.num_heads), split_heads(e, self.num_heads)) for y, e in parts)
+        if self.past is not None:
+            k, v = k.behind(self.past[0]), v.behind(self.past[1])
+        before = 0 if self.past is None else self.past.shape[3]
+        shape = (value.shape[0], value.shape[1], k.value.shape[2])
+        seen = visibility(shape, self.mask_index, before, self.unidirectional, self.mask_filter_value)
+        added = seen.bias if self.attention_bias is None else seen.bias + self.attention_bias
+        result = attend(q, k, v, added, factor_of(self.scale, q.value.shape[-1]), terms=terms)
+        return Projected(k, v, result, seen.blind, terms)
+
+
 def _project(
-    x: Array,
-    weights: Array,
-    bias: Array | None,
-    mask_index: Array | None,
-    past: Array | None,
-    attention_bias: Array | None,
-    num_heads: int,
-    qkv_hidden_sizes: Sequence[int] | None,
-    unidirectional: int,
-    mask_filter_value: float | None,
-    scale_attribute: float | None,
+    x: Array, weights: Array, bias: Array | None, qkv_hidden_sizes: Sequence[int] | None, form: Form
 ) -> Projected:
     if x.ndim != 3 or weights.ndim != 2 or x.shape[-1] != weights.shape[0]:
         raise InvalidInputError(f"Attention: input of shape {x.shape} does not go with weights {weights.shape}")
@@ -134,18 +151,7 @@ def _project(
     size = size.astype(np.float64) * (1 + 2.0**-10)
     if bias is not None:
         value, size = value + bias, size + np.abs(bias)
-    cuts = np.cumsum(sizes)[:2]
-    parts = zip(np.split(value, cuts, axis=-1), np.split(size, cuts, axis=-1), strict=True)
-    q, k, v = (Operand(split_heads(y, num_heads), split_heads(s, num_heads)) for y, s in parts)
-    if past is not None:
-        k, v = k.behind(past[0]), v.behind(past[1])
-    before = 0 if past is None else past.shape[3]
-    shape = (x.shape[0], x.shape[1], k.value.shape[2])
-    seen = visibility(shape, mask_index, before, unidirectional, mask_filter_value)
-    added = seen.bias if attention_bias is None else seen.bias + attention_bias
-    terms = weights.shape[0] + (bias is not None)
-    result = attend(q, k, v, added, factor_of(scale_attribute, q.value.shape[-1]), terms=terms)
-    return Projected(k, v, result, seen.blind, terms)
+    return form.over_heads(value, size, sizes, weights.shape[0] + (bias is not None))
 
 
 @kernel("Attention", since=1, domain=MICROSOFT)
@@ -203,19 +209,8 @@ def microsoft_attention(
         rotary_embedding_dim=rotary_embedding_dim,
         past_present_share_buffer=past_present_share_buffer,
     )
-    done = _project(
-        x,
-        weights,
-        bias,
-        mask_index,
-        past,
-        attention_bias,
-        num_heads,
-        qkv_hidden_sizes,
-        unidirectional,
-        mask_filter_value,
-        scale,
-    )
+    form = Form(num_heads, mask_index, past, attention_bias, unidirectional, mask_filter_value, scale)
+    done = _project(x, weights, bias, qkv_hidden_sizes, form)
     y = join_heads(done.attended.y)
     return (y,) if output_count == 1 else (y, np.stack([done.k.value, done.v.value]))
 
@@ -240,19 +235,8 @@ def microsoft_attention_scale(
     output_count: int = 1,
 ) -> tuple[Scale, ...]:
     """COMPOSED: the projection is a dot over N at |x|·|W| + |b|, passed on by `attend`; what is cached is that dot."""
-    done = _project(
-        x,
-        weights,
-        bias,
-        mask_index,
-        past,
-        attention_bias,
-        num_heads,
-        qkv_hidden_sizes,
-        unidirectional,
-        mask_filter_value,
-        scale,
-    )
+    form = Form(num_heads, mask_index, past, attention_bias, unidirectional, mask_filter_value, scale)
+    done = _project(x, weights, bias, qkv_hidden_sizes, form)
     first = done.attended.scale(join_heads(with_blind_open(done.attended.y_size, done.blind)))
     if output_count == 1:
         return (first,)

@@ -63,7 +63,8 @@ class Dequantized:
     size: Array
 
 
-def _integer_to_float(inputs: Sequence[Array | None]) -> Dequantized:
+def integer_to_float(inputs: Sequence[Array | None]) -> Dequantized:
+    """Inputs of MatMulIntegerToFloat: two tensors, their scales and zero points, a bias."""
     a, b, a_scale, b_scale, a_zero, b_zero, bias = [*inputs, None, None, None][:7]
     name = "MatMulIntegerToFloat"
     if a is None or b is None or a_scale is None or b_scale is None:
@@ -82,11 +83,11 @@ def _with_bias(product: Array, bias: Array | None) -> Dequantized:
 
 def matmul_integer_to_float_scale(_y: Array, /, *inputs: Array | None) -> Scale:
     """5 at |product| + |bias|: `PRODUCT_ROUNDINGS`."""
-    return Scale(_integer_to_float(inputs).size, PRODUCT_ROUNDINGS, Rule.ULP)
+    return Scale(integer_to_float(inputs).size, PRODUCT_ROUNDINGS, Rule.ULP)
 
 
 @kernel("MatMulIntegerToFloat", since=1, domain=MICROSOFT, scale=matmul_integer_to_float_scale)
-def matmul_integer_to_float(
+def matmulinteger_to_float(
     a: Array,
     b: Array,
     a_scale: Array,
@@ -115,7 +116,7 @@ def matmul_integer_to_float(
 
     Spec: com.microsoft MatMulIntegerToFloat, since 1
     """
-    return _integer_to_float((a, b, a_scale, b_scale, a_zero_point, b_zero_point, bias)).value
+    return integer_to_float((a, b, a_scale, b_scale, a_zero_point, b_zero_point, bias)).value
 
 
 @dataclass(frozen=True)

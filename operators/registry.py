@@ -51,6 +51,7 @@ ROOMS = (
     "contrib_products",
     "contrib_quantization",
     "contrib_quantized",
+    "contrib_quantized_attention",
     "contrib_quantized_pooling",
     "contrib_quantized_products",
     "conversion",

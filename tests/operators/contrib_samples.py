@@ -75,6 +75,12 @@ _NORMALIZATIONS = {
 }
 _ATTENTION = {
     "Attention": sample(normal(26, 1, 3, 5), normal(27, 5, 24), normal(28, 24), np.array([[1, 1, 0]], INT), **HEADS),
+    "QAttention": sample(
+        *(integers(42, 1, 3, 8), integers(43, 8, 24), normal(28, 24), number(0.02), number(0.013)),
+        *(np.array([2], INT), zero(30), zero(31)),
+        **HEADS,
+        outputs=2,
+    ),
     "MultiHeadAttention": sample(
         *(normal(seed, 1, 3, 8) for seed in (29, 30, 31)), None, np.array([[1, 1, 0]], INT), **HEADS, outputs=4
     ),

@@ -292,7 +292,7 @@ NAMED = {
     *("MatMulNBits", "DynamicQuantizeMatMul", "MatMulIntegerToFloat"),
     *("QLinearAdd", "QLinearMul", "QLinearSigmoid", "QLinearLeakyRelu", "QLinearSoftmax", "QLinearConcat"),
     *("QLinearAveragePool", "QLinearGlobalAveragePool", "QGemm", "NhwcMaxPool", "NhwcFusedConv"),
-    *("QLinearConv", "QLinearWhere", "QuantizeLinear", "DequantizeLinear", "GatherBlockQuantized"),
+    *("QLinearConv", "QLinearWhere", "QuantizeLinear", "DequantizeLinear", "GatherBlockQuantized", "QAttention"),
 }
 """What ONNX Runtime's optimiser makes on CPU and CUDA, one by one."""
 
