@@ -111,9 +111,8 @@ class Unrounded:
         sizes = range(len(names), 0, -1) if len(names) <= MOST_INPUTS else [len(names)]
         for size in sizes:
             for some in itertools.combinations(names, size):
-                most = max(len(self.readings[name]) for name in some)
-                for index in range(most):
-                    yield {name: self.readings[name][min(index, len(self.readings[name]) - 1)] for name in some}
+                for readings in itertools.product(*(self.readings[name] for name in some)):
+                    yield dict(zip(some, readings, strict=True))
 
     def _keep(self, node: Node, trials: list[Trial], actual: Mapping[str, Any]) -> None:
         for index, name in enumerate(node.outputs):
@@ -164,10 +163,12 @@ def _moved(node: Node, chosen: Mapping[str, Reading], local: Local, actual: Mapp
 
 
 def _widened(scale: Scale, value: Value, moved: Array) -> Scale:
-    """A scale that admits the errors of what the node read, beside its own."""
-    if value.dtype is None or not _is_narrow(value) or scale.rule is Rule.EXACT:
+    """A scale that admits the errors of what the node read, beside its own; what only moves data rounds it once."""
+    if value.dtype is None or not _is_narrow(value) or scale.law is not None:
         return scale
     extra = 2.0 * moved / half_unit(float_format(value.dtype))
+    if scale.rule is Rule.EXACT:
+        return Scale(np.abs(value.data) + extra, 1, Rule.ULP)
     return dataclasses.replace(scale, magnitude=scale.magnitude + extra)
 
 
