@@ -13,6 +13,7 @@ import numpy as np
 
 from ..errors import InvalidInputError
 from ._scaled_dot_product import HIDDEN, Attended, Operand, attend, exactly, join_heads, split_heads
+from ._spilling import unspecified
 from .attention import rotary_embedding, rotary_embedding_scale
 from .contrib_attention import factor_of, refused, with_blind_open
 from .contrib_products import MICROSOFT
@@ -199,6 +200,48 @@ def _cached(new: Operand, past: Array | None, lengths: Lengths, capacity: int) -
     return Operand(value, error)
 
 
+@dataclass(frozen=True)
+class WindowCache:
+    """A cache that keeps only its last tokens, in rows from 0 on: `sliding_window_cache`.
+
+    Attributes:
+        capacity: rows that there are.
+        window: tokens that are seen, the query's own one included.
+    """
+
+    capacity: int
+    window: int
+
+    def resident(self, tokens: Array) -> Array:
+        """How many rows are filled after so many tokens: where they do not fit, capacity − window + 1 go at once."""
+        freed = self.capacity - self.window + 1
+        return tokens - freed * np.maximum(-((self.capacity - tokens) // freed), 0)
+
+    def unrolled(self, past: Array, lengths: Lengths, capacity: int) -> Array:
+        """Each row where its token was, zeros for those that are gone."""
+        full = np.zeros((*past.shape[:2], capacity, past.shape[3]))
+        for b, (end, kept) in enumerate(zip(lengths.before, self.resident(lengths.before), strict=True)):
+            full[b, :, end - kept : end] = past[b, :, :kept]
+        return full
+
+    def rolled(self, full: Operand, lengths: Lengths) -> Operand:
+        """What the cache holds after the step; infinite error behind."""
+        shape = (*full.value.shape[:2], self.capacity, full.value.shape[3])
+        value, error = np.zeros(shape), np.full(shape, np.inf)
+        for b, (end, kept) in enumerate(zip(lengths.total, self.resident(lengths.total), strict=True)):
+            value[b, :, :kept], error[b, :, :kept] = (x[b, :, end - kept : end] for x in (full.value, full.error))
+        return Operand(value, error)
+
+
+def _window_cache(past: Array | None, attributes: dict[str, Any]) -> WindowCache | None:
+    window, causal = attributes.get("local_window_size", -1), attributes.get("causal", 1)
+    if not attributes.get("sliding_window_cache"):
+        return None
+    if past is None or not 0 < window <= past.shape[2] or not causal:
+        raise InvalidInputError(f"GroupQueryAttention: a sliding_window_cache with local_window_size={window}")
+    return WindowCache(past.shape[2], window)
+
+
 def _visible(lengths: Lengths, capacity: int, T: int, causal: int, window: int) -> Array:  # noqa: N803
     keys = np.arange(capacity)
     position = (lengths.before[:, None] + np.arange(T))[:, None, :, None]  # (B, 1, T, 1)
@@ -228,7 +271,10 @@ def _grouped(inputs: Sequence[Array | None], attributes: dict[str, Any]) -> Grou
         places = _positions(lengths, position_ids, T, prompt=query_seqlens is None and total == T)
         turn = Rotation(cos, sin, places, attributes.get("rotary_interleaved", 0))
         q, k = turn.of(q), turn.of(k)
-    capacity = max(total, 0 if past_key is None else past_key.shape[2])
+    rolling = _window_cache(past_key, attributes)
+    capacity = max(total, 0 if past_key is None or rolling is not None else past_key.shape[2])
+    if rolling is not None and past_key is not None and past_value is not None:
+        past_key, past_value = (rolling.unrolled(past, lengths, capacity) for past in (past_key, past_value))
     k, v = _cached(k, past_key, lengths, capacity), _cached(v, past_value, lengths, capacity)
     seen = _visible(lengths, capacity, T, attributes.get("causal", 1), attributes.get("local_window_size", -1))
     bias = np.where(seen, 0.0, HIDDEN)
@@ -242,6 +288,8 @@ def _grouped(inputs: Sequence[Array | None], attributes: dict[str, Any]) -> Grou
     result = attend(q, known_k, known_v, bias, factor, softcap=attributes.get("softcap") or 0.0, sink=sink)
     stale = (np.arange(T) >= lengths.valid[:, None])[:, None, :, None]
     blind = np.asarray(~seen.any(axis=-1, keepdims=True))
+    if rolling is not None:
+        k, v = rolling.rolled(k, lengths), rolling.rolled(v, lengths)
     return Grouped(k, v, result, total, ~seen, blind, stale, rotary, q_weight is not None)
 
 
@@ -294,10 +342,10 @@ def group_query_attention(
         qk_norm_epsilon: of the root mean square norm of each head, unless q_norm_epsilon or k_norm_epsilon is given.
         q_norm_epsilon: see qk_norm_epsilon.
         k_norm_epsilon: see qk_norm_epsilon.
-        k_quant_type: only NONE; nor are v_quant_type, kv_cache_bit_width and sliding_window_cache modelled.
+        k_quant_type: only NONE; nor are v_quant_type and kv_cache_bit_width modelled.
         v_quant_type: see k_quant_type.
         kv_cache_bit_width: see k_quant_type.
-        sliding_window_cache: see k_quant_type.
+        sliding_window_cache: 1 for a cache that keeps its last tokens only, local_window_size of them at least.
         output_count: outputs wanted.
 
     Returns:
@@ -317,6 +365,7 @@ def group_query_attention(
         "do_rotary": do_rotary,
         "rotary_interleaved": rotary_interleaved,
         "local_window_size": local_window_size,
+        "sliding_window_cache": sliding_window_cache,
         "scale": scale,
         "softcap": softcap,
         "smooth_softmax": smooth_softmax,
@@ -325,7 +374,8 @@ def group_query_attention(
         "k_norm_epsilon": k_norm_epsilon,
     }
     quantized = k_quant_type != "NONE" or v_quant_type != "NONE" or kv_cache_bit_width
-    refused("GroupQueryAttention", cache_quantization=quantized, sliding_window_cache=sliding_window_cache)
+    stage = sliding_window_cache and qk_output
+    refused("GroupQueryAttention", cache_quantization=quantized, qk_output_of_a_sliding_window_cache=stage)
     done = _grouped(inputs, attributes)
     shown = done.attended.probabilities if qk_output == AFTER_SOFTMAX else done.attended.scores
     shown = np.where(done.hidden, 0.0, shown)[..., : done.total]
@@ -353,9 +403,9 @@ def group_query_attention_scale(
     rule = Rule.COMPOSED if done.normalised else Rule.DOT
     terms = done.k.value.shape[-1] if done.normalised else 2
     keys = Scale(done.k.error, terms, rule) if done.normalised or done.rotated else Scale(done.k.error, 1, Rule.ULP)
+    values = Scale(done.v.error, 1, Rule.ULP)
     return (
         attended.scale(join_heads(with_blind_open(attended.y_size, lost))),
-        keys,
-        Scale(done.v.error, 1, Rule.ULP),
+        *(unspecified(cache, np.isinf(cache.magnitude)) for cache in (keys, values)),
         attended.scale(with_blind_open(shown, lost)[..., : done.total]),
     )[:output_count]

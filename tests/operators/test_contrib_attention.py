@@ -349,6 +349,55 @@ def test_group_query_attention_with_normalised_heads_equals_norms_before_it() ->
     fails("GroupQueryAttention", normed, wrong, do_rotary=1, **GROUPS)
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1e30])
+def test_group_query_attention_leaves_the_cache_behind_its_last_token_open(value: float) -> None:
+    inputs = GQA_STEPS["padded prompt"]
+    outputs = run("GroupQueryAttention", inputs, outputs=3, **GROUPS)
+    for cache in outputs[1:]:
+        cache[1, :, 3:] = value
+    assert judge("GroupQueryAttention", inputs, outputs, **GROUPS).outcome is Outcome.PASSED
+    outputs[2][1, 1, 2, 0] = value
+    fails("GroupQueryAttention", inputs, outputs, **GROUPS)
+
+
+ROLLING: dict[str, int] = {**GROUPS, "local_window_size": 3, "sliding_window_cache": 1}
+ROLLING_STEPS: dict[str, Inputs] = {
+    "prompt that fits": gqa_inputs(5, 6, [4]),
+    "prompt that does not": gqa_inputs(9, 6, [8]),
+    "token that fits": gqa_inputs(1, 6, [5]),
+    "token that evicts": gqa_inputs(1, 6, [6]),
+    "ragged tokens": gqa_inputs(1, 6, [19, 3], batch=2),
+    "chunk": gqa_inputs(4, 6, [12]),
+    "padded chunk": [*gqa_inputs(4, 6, [12, 5], batch=2), *[None] * 4, ints(3, 0)],
+}
+
+
+@pytest.mark.parametrize("step", ROLLING_STEPS)
+def test_group_query_attention_with_a_sliding_cache_passes(step: str) -> None:
+    inputs = ROLLING_STEPS[step]
+    passes("GroupQueryAttention", inputs, outputs=3, **ROLLING)
+    turned = [*inputs[:7], COS, SIN, *inputs[9:]]
+    passes("GroupQueryAttention", turned, outputs=3, do_rotary=1, **ROLLING)
+
+
+def test_group_query_attention_with_a_sliding_cache_that_is_not_moved_or_seen_too_far_fails() -> None:
+    inputs = ROLLING_STEPS["token that evicts"]  # of 6 rows 4 go, and one comes
+    outputs = run("GroupQueryAttention", inputs, outputs=3, **ROLLING)
+    np.testing.assert_array_equal(outputs[1][:, :, :2], inputs[3][:, :, 4:])
+    stale = inputs[3].copy()
+    stale[:, :, :1] = outputs[1][:, :, 2:3]
+    fails("GroupQueryAttention", inputs, [outputs[0], stale, outputs[2]], **ROLLING)
+    wider = run("GroupQueryAttention", inputs, outputs=3, **{**ROLLING, "local_window_size": 4})
+    fails("GroupQueryAttention", inputs, [wider[0], *outputs[1:]], **ROLLING)
+    fails("GroupQueryAttention", inputs, [outputs[0], *wider[1:]], **ROLLING)
+
+
+def test_group_query_attention_with_a_sliding_cache_smaller_than_its_window_is_refused() -> None:
+    inputs = ROLLING_STEPS["token that fits"]
+    with pytest.raises(InvalidInputError, match="local_window_size=7"):
+        judge("GroupQueryAttention", inputs, [inputs[0]], **{**ROLLING, "local_window_size": 7})
+
+
 GQA_FAULTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "window one longer": ({"local_window_size": 3}, {"local_window_size": 4}),
     "causal mask ignored": ({}, {"causal": 0}),
