@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import InvalidInputError
+from ._key_value_cache import Lengths, WindowCache, cached, lengths_of
 from ._scaled_dot_product import HIDDEN, Attended, Operand, attend, exactly, join_heads, split_heads
 from ._spilling import unspecified
 from .attention import rotary_embedding, rotary_embedding_scale
@@ -111,23 +112,6 @@ def microsoft_rotary_embedding(
 
 
 @dataclass(frozen=True)
-class Lengths:
-    """Tokens per batch entry, (B,) each: cached after this step, valid in this step, cached before it."""
-
-    total: Array
-    valid: Array
-    before: Array
-
-
-def _lengths(seqlens_k: Array, query_seqlens: Array | None, T: int) -> Lengths:  # noqa: N803 (the spec's letter)
-    total = seqlens_k.reshape(-1).astype(np.int64) + 1
-    valid = np.minimum(T, total) if query_seqlens is None else query_seqlens.reshape(-1).astype(np.int64)
-    if (total < 1).any() or (valid < 0).any() or (valid > np.minimum(T, total)).any():
-        raise InvalidInputError(f"GroupQueryAttention: {valid} new tokens of {T} for {total} in all")
-    return Lengths(total, valid, total - valid)
-
-
-@dataclass(frozen=True)
 class Rotation:
     """How queries and keys are turned."""
 
@@ -186,53 +170,6 @@ def _split(
     return split_heads(query, num_heads), split_heads(key, kv_num_heads), split_heads(value, kv_num_heads)
 
 
-def _cached(new: Operand, past: Array | None, lengths: Lengths, capacity: int) -> Operand:
-    """New tokens behind the valid ones of the cache; infinite error behind the last, which is unspecified."""
-    shape = (new.value.shape[0], new.value.shape[1], capacity, new.value.shape[3])
-    value, error = np.zeros(shape), np.full(shape, np.inf)
-    source = np.broadcast_to(new.error, new.value.shape)
-    for b, (total, valid, before) in enumerate(zip(lengths.total, lengths.valid, lengths.before, strict=True)):
-        if before:
-            if past is None or past.shape[2] < before:
-                raise InvalidInputError(f"GroupQueryAttention: {before} cached tokens are said to be, fewer are given")
-            value[b, :, :before], error[b, :, :before] = past[b, :, :before], 0.0
-        value[b, :, before:total], error[b, :, before:total] = new.value[b, :, :valid], source[b, :, :valid]
-    return Operand(value, error)
-
-
-@dataclass(frozen=True)
-class WindowCache:
-    """A cache that keeps only its last tokens, in rows from 0 on: `sliding_window_cache`.
-
-    Attributes:
-        capacity: rows that there are.
-        window: tokens that are seen, the query's own one included.
-    """
-
-    capacity: int
-    window: int
-
-    def resident(self, tokens: Array) -> Array:
-        """How many rows are filled after so many tokens: where they do not fit, capacity − window + 1 go at once."""
-        freed = self.capacity - self.window + 1
-        return tokens - freed * np.maximum(-((self.capacity - tokens) // freed), 0)
-
-    def unrolled(self, past: Array, lengths: Lengths, capacity: int) -> Array:
-        """Each row where its token was, zeros for those that are gone."""
-        full = np.zeros((*past.shape[:2], capacity, past.shape[3]))
-        for b, (end, kept) in enumerate(zip(lengths.before, self.resident(lengths.before), strict=True)):
-            full[b, :, end - kept : end] = past[b, :, :kept]
-        return full
-
-    def rolled(self, full: Operand, lengths: Lengths) -> Operand:
-        """What the cache holds after the step; infinite error behind."""
-        shape = (*full.value.shape[:2], self.capacity, full.value.shape[3])
-        value, error = np.zeros(shape), np.full(shape, np.inf)
-        for b, (end, kept) in enumerate(zip(lengths.total, self.resident(lengths.total), strict=True)):
-            value[b, :, :kept], error[b, :, :kept] = (x[b, :, end - kept : end] for x in (full.value, full.error))
-        return Operand(value, error)
-
-
 def _window_cache(past: Array | None, attributes: dict[str, Any]) -> WindowCache | None:
     window, causal = attributes.get("local_window_size", -1), attributes.get("causal", 1)
     if not attributes.get("sliding_window_cache"):
@@ -261,7 +198,7 @@ def _grouped(inputs: Sequence[Array | None], attributes: dict[str, Any]) -> Grou
     num_heads, kv_num_heads = attributes["num_heads"], attributes["kv_num_heads"]
     T, total = query.shape[1], int(longest.reshape(-1)[0])
     q, k, v = (exactly(x) for x in _split(query, key, value, num_heads, kv_num_heads))
-    lengths = _lengths(seqlens_k, query_seqlens, T)
+    lengths = lengths_of(seqlens_k, query_seqlens, T)
     if q_weight is not None and k_weight is not None:
         epsilon = attributes.get("qk_norm_epsilon", QK_EPSILON)
         q = _normalised(q, q_weight, attributes.get("q_norm_epsilon") or epsilon)
@@ -275,7 +212,7 @@ def _grouped(inputs: Sequence[Array | None], attributes: dict[str, Any]) -> Grou
     capacity = max(total, 0 if past_key is None or rolling is not None else past_key.shape[2])
     if rolling is not None and past_key is not None and past_value is not None:
         past_key, past_value = (rolling.unrolled(past, lengths, capacity) for past in (past_key, past_value))
-    k, v = _cached(k, past_key, lengths, capacity), _cached(v, past_value, lengths, capacity)
+    k, v = cached(k, past_key, lengths, capacity), cached(v, past_value, lengths, capacity)
     seen = _visible(lengths, capacity, T, attributes.get("causal", 1), attributes.get("local_window_size", -1))
     bias = np.where(seen, 0.0, HIDDEN)
     if added is not None:
