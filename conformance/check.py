@@ -261,12 +261,19 @@ class _Walk:
             return None
 
 
+QUICK_FAILURES = frozenset({Outcome.ERRORED, Outcome.CRASHED, Outcome.UNSUPPORTED})
+"""Of the untouched graph, where its nodes are right: worth looking for an optimisation; a hang takes too long."""
+
+
 def _output_rows(walk: _Walk, untouched: OwnRun, rows: list[NodeResult]) -> Iterator[NodeResult]:
     passed = not any(row.outcome in RED for row in rows)
     blames: list[Blame] = []
     for spec in walk.model.graph.outputs:
         if untouched.failure is not None:
-            yield _failed_output(spec.name, untouched.failure)
+            row = _failed_output(spec.name, untouched.failure)
+            if passed and row.outcome in QUICK_FAILURES and spec.name not in walk.oracle.borrowed:
+                row = _blamed(row, walk, _case(walk, spec.name, None, passed), blames)
+            yield row
             continue
         if spec.name in walk.oracle.borrowed:
             yield _unjudged_output(spec.name, untouched.outputs.get(spec.name), walk.oracle.borrowed[spec.name])

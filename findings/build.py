@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+from graph_table import FINDINGS as GRAPH_FINDINGS
 from later_table import FINDINGS as LATER_FINDINGS
 from onnx import helper
 from openvino_table import FINDINGS as OPENVINO_FINDINGS
@@ -132,9 +133,12 @@ def model_of(finding: Finding) -> onnx.ModelProto:
         for i, value in enumerate(finding.expected)
         if value is not None
     ]
-    node = helper.make_node(finding.op_type, names, results, name=finding.op_type, **finding.attributes)
+    nodes = [
+        helper.make_node(step.op_type, step.inputs.split(" "), step.outputs.split(), **step.attributes)
+        for step in finding.steps
+    ] or [helper.make_node(finding.op_type, names, results, name=finding.op_type, **finding.attributes)]
     opsets = [helper.make_opsetid("", finding.opset)]
-    graph = helper.make_graph([node], finding.op_type, fed, declared, constant)
+    graph = helper.make_graph(nodes, finding.op_type, fed, declared, constant)
     return helper.make_model(graph, opset_imports=opsets, ir_version=helper.find_min_ir_version_for(opsets, True))
 
 
@@ -236,7 +240,7 @@ def main() -> int:
     for old in HERE.glob("[0-9][0-9]-*"):
         shutil.rmtree(old)
     parts, gone, kept = [], [], []
-    for number, finding in enumerate((*TABLE, *OPENVINO_FINDINGS, *LATER_FINDINGS), 1):
+    for number, finding in enumerate((*TABLE, *OPENVINO_FINDINGS, *LATER_FINDINGS, *GRAPH_FINDINGS), 1):
         folder = HERE / f"{number:02d}-{finding.slug}"
         folder.mkdir()
         (folder / "model.onnx").write_bytes(model_of(finding).SerializeToString(deterministic=True))
@@ -253,9 +257,10 @@ def main() -> int:
     subprocess.run([sys.executable, "-m", "ruff", "format", "--quiet", HERE], check=True)
     head = (
         "# Findings\n\nValid calls that released runtimes compute wrongly or refuse, found by the generated suite of "
-        "`onnx-arch conform`.\nEvery folder in `findings/` runs with NumPy and the runtime alone; its exit status is 0 "
-        "once the runtime is right.\n`python findings/build.py` regenerates this page (`--openvino PYTHON` names an "
-        "interpreter that has OpenVINO).\n\n"
+        "`onnx-arch conform`,\nand graphs that their optimisations make wrong, found by `onnx-arch check`. Every folder in "
+        "`findings/` runs with\nNumPy and the runtime alone; its exit status is 0 once the runtime is right. "
+        "`python findings/build.py` regenerates this\npage (`--openvino PYTHON` names an interpreter that has OpenVINO)."
+        "\n\n"
         "What is refused with a message that says so counts as well where the text allows it; what a runtime merely has "
         "no kernel for\n(a type, a version) does not.\n"
     )

@@ -4,11 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 ORT, REFERENCE, OPENVINO = "onnxruntime", "onnx.reference", "openvino"
+
+
+class Step(NamedTuple):
+    """One of several nodes: its operator, the names of its inputs and outputs in one line each, its attributes.
+
+    x0, x1, … are the finding's inputs, y0, y1, … what is expected; other names are between them.
+    """
+
+    op_type: str
+    inputs: str
+    outputs: str
+    attributes: Mapping[str, Any] = {}
 
 
 @dataclass(frozen=True)
@@ -32,6 +44,8 @@ class Finding:
         precise: relative tolerance; 0 compares exactly.
         absolute: absolute tolerance, `precise` by default.
         also: where else the same was seen.
+        steps: of a graph of several nodes, which the runtime computes wrongly as a whole; `op_type` then names what the
+            finding is about.
         without_vnni: shows itself on x86 processors that lack the VNNI instructions, and only there.
     """
 
@@ -51,6 +65,7 @@ class Finding:
     precise: float = 1e-5
     absolute: float | None = None
     also: str = ""
+    steps: Sequence[Step] = ()
     without_vnni: bool = False
 
 

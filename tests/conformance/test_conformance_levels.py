@@ -26,6 +26,7 @@ from onnx_arch.runtimes.session import OPTIMIZATIONS, RuntimeOptions
 
 from .command_models import Command, graph_model, json_lines, save_model, small_model
 
+FINDINGS = Path(__file__).parents[2] / "findings"
 NAMES = (
     "ConstantFolding",
     "CommonSubexpression",
@@ -166,6 +167,18 @@ def test_fusion_of_onnxruntime_is_named(tmp_path: Path) -> None:
         "y": Outcome.FAILED,
     }
     assert "QDQSelectorActionTransformer makes it wrong" in rows[-1].message
+
+
+@pytest.mark.parametrize(
+    ("slug", "guilty"),
+    [("transposed-pad-axes", "right with --optimization disabled"), ("transposed-resize-axes", "TransposeOptimizer")],
+)
+def test_optimisation_that_makes_a_graph_fail_is_named(slug: str, guilty: str) -> None:
+    (file,) = FINDINGS.glob(f"*-ort-{slug}/model.onnx")
+    model = load_model(file)
+    rows = [row for row in check_model(model, random_feeds(model), CheckRequest()) if isinstance(row, NodeResult)]
+    assert [row.outcome for row in rows] == [Outcome.PASSED] * 3 + [Outcome.ERRORED]
+    assert f"every node is right when watched: {guilty}" in rows[-1].message
 
 
 def test_disabled_optimizer_is_left_out_and_recorded(check: Command, tmp_path: Path) -> None:
