@@ -118,13 +118,13 @@ def _stages(heads: Heads, bias: Array, factor: float, softcap: float) -> Stages:
     return Stages(raw, capped, biased, by_rows(_probabilities, biased))
 
 
-def _probabilities(scores: Array) -> Array:
+def _probabilities(scores: Array, out: Array) -> None:
     """Softmax of every row; zeros where no key may be attended."""
     peak = scores.max(axis=-1, keepdims=True, initial=-np.inf)
-    e = np.exp(scores - np.where(np.isneginf(peak), 0.0, peak))
-    total = e.sum(axis=-1, keepdims=True)
-    e /= np.where(total != 0, total, 1.0)
-    return e
+    np.subtract(scores, np.where(np.isneginf(peak), 0.0, peak), out=out)
+    np.exp(out, out=out)
+    total = out.sum(axis=-1, keepdims=True)
+    out /= np.where(total != 0, total, 1.0)
 
 
 def _factor(scale_attribute: float | None, head_size: int) -> float:

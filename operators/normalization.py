@@ -125,12 +125,25 @@ def layer_normalization(
     Spec: LayerNormalization, since 17
     """
     axes = _trailing(x, axis, "LayerNormalization")
+    if x.dtype == np.float32:
+        y, (mean, inverse) = _as_a_control(x, axes, epsilon), _moments(x, axes, epsilon)
+    else:
+        y, mean, inverse = _standardized(x, axes, epsilon)
+    y *= weight  # in place, as it is what takes time
+    if b is not None:
+        y += b
+    return y, mean, inverse
+
+
+def _standardized(x: Array, axes: tuple[int, ...], epsilon: float) -> tuple[Array, Array, Array]:
+    """((x − mean) · inverse, mean, inverse), inverse = 1 / sqrt(variance + epsilon), over the last axes of `x`."""
     mean = x.mean(axis=axes, keepdims=True)
-    centred = x - mean
-    inverse = 1 / np.sqrt(np.square(centred).mean(axis=axes, keepdims=True) + epsilon)
-    standardized = _as_a_control(x, axes, epsilon) if x.dtype == np.float32 else centred * inverse
-    y = standardized * weight
-    return (y if b is None else y + b), mean, inverse
+    y = np.asarray(x - mean)
+    count = math.prod(x.shape[axis] for axis in axes)
+    rows = y.reshape(*y.shape[: y.ndim - len(axes)], count)
+    inverse = 1 / np.sqrt((np.vecdot(rows, rows) / max(count, 1)).reshape(mean.shape) + epsilon)
+    y *= inverse
+    return y, mean, inverse
 
 
 @scale("LayerNormalization", since=17)

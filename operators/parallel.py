@@ -61,24 +61,20 @@ def for_each(work: Callable[[Item], None], items: Iterable[Item]) -> None:
             pass
 
 
-def by_rows(function: Callable[[Array], Array], x: Array) -> Array:
+def by_rows(function: Callable[[Array, Array], None], x: Array) -> Array:
     """`function` of a few rows at a time, on all cores.
 
     Args:
-        function: from (rows, N) float64 to the same shape, each row by itself.
-        x: (…, N) float64.
+        function: given (rows, N) and where to write the same shape, each row by itself.
+        x: (…, N), a floating-point type.
 
     Returns:
         Like `x`.
     """
-    if x.size <= ROW_ELEMENTS:
-        return function(x.reshape(-1, x.shape[-1])).reshape(x.shape) if x.size else x.copy()
+    if not x.size:
+        return x.copy()
     rows = x.reshape(-1, x.shape[-1])
     out = np.empty_like(rows)
     step = max(1, ROW_ELEMENTS // rows.shape[1])
-
-    def block(start: int) -> None:
-        out[start : start + step] = function(rows[start : start + step])
-
-    for_each(block, range(0, len(rows), step))
+    for_each(lambda start: function(rows[start : start + step], out[start : start + step]), range(0, len(rows), step))
     return out.reshape(x.shape)

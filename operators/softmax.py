@@ -59,14 +59,15 @@ def softmax(x: Array, /, *, axis: int = -1) -> Array:
         return np.ones_like(x)
     if axis == x.ndim - 1:
         return by_rows(_normalized_exponentials, x)
-    return _normalized_exponentials(x, axis)
+    y = np.empty_like(x)
+    _normalized_exponentials(x, y, axis)
+    return y
 
 
-def _normalized_exponentials(x: Array, axis: int = -1) -> Array:
-    e = _shifted(x, axis)
-    np.exp(e, out=e)
-    e /= e.sum(axis=axis, keepdims=True)
-    return e
+def _normalized_exponentials(x: Array, out: Array, axis: int = -1) -> None:
+    np.subtract(x, x.max(axis=axis, keepdims=True, initial=-np.inf), out=out)
+    np.exp(out, out=out)
+    out /= out.sum(axis=axis, keepdims=True)
 
 
 def _weighted_distance(p: Array, t: Array, axis: int) -> Array:
