@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import platform
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+from contrib_table import FINDINGS as CONTRIB_FINDINGS
 from graph_table import FINDINGS as GRAPH_FINDINGS
 from later_table import FINDINGS as LATER_FINDINGS
 from onnx import helper
@@ -136,10 +138,16 @@ def model_of(finding: Finding) -> onnx.ModelProto:
     nodes = [
         helper.make_node(step.op_type, step.inputs.split(" "), step.outputs.split(), **step.attributes)
         for step in finding.steps
-    ] or [helper.make_node(finding.op_type, names, results, name=finding.op_type, **finding.attributes)]
+    ] or [
+        helper.make_node(
+            finding.op_type, names, results, name=finding.op_type, domain=finding.domain, **finding.attributes
+        )
+    ]
     opsets = [helper.make_opsetid("", finding.opset)]
+    ir_version = helper.find_min_ir_version_for(opsets, True)
+    opsets += [helper.make_opsetid(finding.domain, 1)] if finding.domain else []
     graph = helper.make_graph(nodes, finding.op_type, fed, declared, constant)
-    return helper.make_model(graph, opset_imports=opsets, ir_version=helper.find_min_ir_version_for(opsets, True))
+    return helper.make_model(graph, opset_imports=opsets, ir_version=ir_version)
 
 
 def literal(value: np.ndarray) -> str:
@@ -167,7 +175,7 @@ def script_of(finding: Finding, version: str) -> str:
         first = "        run(EARLIER)\n"
     return SCRIPT.format(
         title=finding.title,
-        op_type=finding.op_type,
+        op_type=finding.operator,
         opset=finding.opset,
         runtime=finding.runtime,
         version=version,
@@ -187,6 +195,8 @@ def script_of(finding: Finding, version: str) -> str:
 def returned(folder: Path, python: str) -> tuple[bool, str]:
     """Whether a reproduction shows its finding, and what it says; one that breaks off itself shows nothing."""
     done = subprocess.run([python, folder / "repro.py"], capture_output=True, text=True, check=False)
+    if done.returncode < 0:
+        return True, f"the process dies: {signal.Signals(-done.returncode).name}"
     said = done.stdout.strip() or done.stderr.strip()
     shown = done.returncode == 1 and (" WRONG\n" in done.stdout or done.stdout.startswith("raised: "))
     return shown, said.replace(f"{HERE.parent}/", "")
@@ -208,7 +218,7 @@ def section(number: int, finding: Finding, folder: Path, version: str, output: s
     lines = [
         f"## {number}. {finding.title}",
         "",
-        f"{finding.op_type}, opset {finding.opset}, {finding.runtime} {version}: "
+        f"{finding.operator}, opset {finding.opset}, {finding.runtime} {version}: "
         f"[repro.py](../findings/{folder.name}/repro.py), [model.onnx](../findings/{folder.name}/model.onnx)",
         "",
         f"> {finding.text}",
@@ -240,7 +250,9 @@ def main() -> int:
     for old in HERE.glob("[0-9][0-9]-*"):
         shutil.rmtree(old)
     parts, gone, kept = [], [], []
-    for number, finding in enumerate((*TABLE, *OPENVINO_FINDINGS, *LATER_FINDINGS, *GRAPH_FINDINGS), 1):
+    for number, finding in enumerate(
+        (*TABLE, *OPENVINO_FINDINGS, *LATER_FINDINGS, *GRAPH_FINDINGS, *CONTRIB_FINDINGS), 1
+    ):
         folder = HERE / f"{number:02d}-{finding.slug}"
         folder.mkdir()
         (folder / "model.onnx").write_bytes(model_of(finding).SerializeToString(deterministic=True))

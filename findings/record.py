@@ -46,6 +46,7 @@ class Finding:
         also: where else the same was seen.
         steps: of a graph of several nodes, which the runtime computes wrongly as a whole; `op_type` then names what the
             finding is about.
+        domain: of the operator.
         without_vnni: shows itself on x86 processors that lack the VNNI instructions, and only there.
     """
 
@@ -66,7 +67,13 @@ class Finding:
     absolute: float | None = None
     also: str = ""
     steps: Sequence[Step] = ()
+    domain: str = ""
     without_vnni: bool = False
+
+    @property
+    def operator(self) -> str:
+        """With its domain, where that is not ONNX's."""
+        return f"{self.domain}.{self.op_type}" if self.domain else self.op_type
 
 
 def f32(values: Any) -> Any:
