@@ -83,6 +83,7 @@ UNSUPPORTED = (
     "No Op registered for",
     "is not currently registered or supported",
     "Invalid tensor data type",
+    "data type is not supported with",
 )
 """What ONNX Runtime says when it does not implement an operator, a type, an IR version or an opset."""
 

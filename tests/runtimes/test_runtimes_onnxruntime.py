@@ -289,6 +289,14 @@ def test_lack_of_support_is_told_from_an_error(node, options, message, worker, s
         worker.load(save_model([node], outputs=outputs, **options))
 
 
+def test_type_that_a_kernel_refuses_when_it_runs_is_a_lack_of_support(worker, save_model) -> None:
+    half = [_tensor("x", TensorProto.FLOAT16, (2,))], [_tensor("y", TensorProto.FLOAT16, (2,))]
+    indices = helper.make_node("Constant", [], ["i"], value_ints=[0, 0])
+    path = save_model([indices, helper.make_node("ScatterElements", ["x", "i", "x"], ["y"], reduction="add")], *half)
+    with worker.load(path) as session, pytest.raises(UnsupportedByRuntimeError, match="when reduction is"):
+        session.run({"x": np.ones(2, np.float16)})
+
+
 def test_message_leaves_out_where_the_runtime_was_compiled(worker, save_model) -> None:
     with pytest.raises(UnsupportedByRuntimeError) as caught:
         worker.load(save_model([helper.make_node("Relu", ["x"], ["y"])], ir=99))
