@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -34,6 +35,14 @@ def substitute(spec: GraphSpec, values: Mapping[str, Any]) -> Arguments:
     return pytree.tree_map(leaf, spec.argument_names()), pytree.tree_map(leaf, dict(spec.keywords))
 
 
+def register_dataclasses(nest: Any) -> None:
+    """Let torch look into the dataclasses of a module's arguments or results; it takes others for constants."""
+    for leaf in pytree.tree_leaves(nest):
+        if dataclasses.is_dataclass(leaf) and not isinstance(leaf, type):
+            torch.export.register_dataclass(type(leaf))
+            register_dataclasses(leaf)
+
+
 def result_arrays(spec: GraphSpec, result: Any) -> dict[str, np.ndarray]:
     """A module's result by output name.
 
@@ -57,6 +66,7 @@ def with_outputs(spec: GraphSpec, result: Any) -> GraphSpec:
     """
     if spec.outputs:
         return spec
+    register_dataclasses(result)
     leaves, _ = pytree.tree_flatten_with_path(result)
     names = [_output_name(path) for path, leaf in leaves if isinstance(leaf, torch.Tensor)]
     if not names:

@@ -38,7 +38,15 @@ from .paging import Shelf
 from .proving import Case, Exported, prove
 from .recipes import RECIPES, keep_tried
 from .serialization import WrittenFile, weight_bytes, write_bytes, write_model
-from .subject import Parameters, Subject, architecture_subject, module_state, parameter_count, seeded
+from .subject import (
+    Parameters,
+    Subject,
+    architecture_subject,
+    buffers_kept,
+    module_state,
+    parameter_count,
+    seeded,
+)
 from .sweep import check_dynamic, swept_sizes, traced_sizes
 from .targets import NATIVE, bundle_name, check_target, default_opset
 from .tokenizers import copy_tokenizer
@@ -315,7 +323,7 @@ def run_cases(
     for sizes, feeds in _swept_feeds(subject, spec, seed):
         args, kwargs = arguments(spec, feeds)
         try:
-            with torch.no_grad(), subject.shelf.releasing(module):
+            with torch.no_grad(), subject.shelf.releasing(module), buffers_kept(module):
                 result = module(*args, **kwargs)
         except REFUSALS as error:
             reason = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"

@@ -22,7 +22,7 @@ from torch.utils import _pytree as pytree
 from ..architectures.specification import FLOAT, Axis, GraphSpec, Literal, Port
 from ..errors import ExportError, InvalidArgumentError
 from .arrays import to_numpy, torch_dtype
-from .calling import path_parts
+from .calling import path_parts, register_dataclasses
 from .paging import shelve
 from .requests import BATCH, NOTHING_DYNAMIC, DimRequest, InputRequest, parse_dim, parse_input
 from .subject import Parameters, Subject, checkpoint_of, fill_parameters, on_cpu, seeded
@@ -81,7 +81,7 @@ def module_subject(
     call = _call(spec, made, requests)
     _check_values(spec, made.module)
     module = made.module.eval().cpu()
-    module = module if dtype is None else module.to(torch_dtype(dtype))
+    module = module if dtype is None else _converted(module, torch_dtype(dtype))
     shelve(module, parameters.shelf)
     origin = fill_parameters(module, checkpoint_of(parameters, None), parameters, None)
     name = bundle_name(spec)
@@ -89,6 +89,11 @@ def module_subject(
     return Subject(
         name, module, (graph,), source, dtype or _floating_dtype(module), parameters.shelf, call.examples, origin
     )
+
+
+def _converted(module: nn.Module, dtype: torch.dtype) -> nn.Module:
+    """The module in another floating-point type; complex buffers keep theirs: `to` would drop their imaginary parts."""
+    return module._apply(lambda tensor: tensor.to(dtype) if tensor.is_floating_point() else tensor)
 
 
 def _check_values(spec: str, module: nn.Module) -> None:
@@ -213,6 +218,7 @@ def _call(spec: str, made: Made, requests: Sequence[InputRequest]) -> Call:
         raise ExportError(f"{spec}: the example arguments do not fit forward{signature}: {error}") from error
     examples: dict[str, np.ndarray] = {}
     ports: list[Port] = []
+    register_dataclasses(bound.arguments)
     for name, value in list(bound.arguments.items()):
         bound.arguments[name] = pytree.tree_map_with_path(
             lambda path, leaf, name=name: _named_leaf((name, *path_parts(path)), leaf, ports, examples), value

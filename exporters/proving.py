@@ -34,6 +34,7 @@ from .float64 import run_float64
 from .paging import Shelf
 from .proof import LARGEST_RMS_Z, Comparison, Divergence, GraphProof, ShapeProof, Standing, Trial, compare, worst
 from .rounding import MANY, SAMPLES, give_back_weights, rounding_spread, translation_spread
+from .subject import buffers_kept
 from .translation import Trace
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -157,7 +158,7 @@ def module_float64(exported: Exported, case: Case) -> dict[str, Array]:
     """What the module gives in float64, by output name."""
     args, kwargs = arguments(exported.spec, case.feeds)
     shelf = exported.shelf
-    with shelf.releasing(exported.module):
+    with shelf.releasing(exported.module), torch.no_grad(), buffers_kept(exported.module):
         result = run_float64(exported.module, args, kwargs, exported.stored, lambda block: shelf.release([block]))
     return result_arrays(exported.spec, result)
 

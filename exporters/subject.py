@@ -228,6 +228,24 @@ def module_state(module: nn.Module) -> dict[str, torch.Tensor]:
     return {**dict(module.named_parameters(remove_duplicate=False)), **buffers}
 
 
+@contextmanager
+def buffers_kept(module: nn.Module) -> Iterator[None]:
+    """Inside, the module may run and update its buffers; afterwards they are what they were.
+
+    A graph computes what the module does in the state that it was made in: every run of it starts there.
+    """
+    owned = [(owner, name, buffer) for owner in module.modules() for name, buffer in owner.named_buffers(recurse=False)]
+    before = [buffer.clone() for _, _, buffer in owned]
+    try:
+        yield
+    finally:
+        for (owner, name, buffer), value in zip(owned, before, strict=True):
+            if owner._buffers[name] is not buffer:  # `self.steps = self.steps + 1`
+                owner._buffers[name] = buffer
+            if not torch.equal(buffer, value):
+                buffer.copy_(value)
+
+
 def parameter_count(module: nn.Module) -> int:
     """Number of parameters, shared ones once."""
     return sum(parameter.numel() for parameter in module.parameters())

@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import ast
-import io
-import logging
 import re
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,8 +16,6 @@ from torch.export.graph_signature import InputKind
 
 from ..architectures.specification import GraphSpec
 from ..errors import ExportError
-from .arrays import to_torch
-from .calling import substitute
 from .opsets import NEWEST_OF_TORCH, raise_opset
 from .provenance import (
     COMPUTED,
@@ -36,10 +30,8 @@ from .provenance import (
 )
 from .recipes import Recipe, find_recipe
 from .targets import NATIVE
-from .translations.narrow_reductions import round_reductions
-from .translations.response_norm import join_response_norms
+from .tracing import prepared, trace_module, translating
 from .translations.table import translation_table
-from .translations.unpooling import state_windows
 from .typing_rules import check_types, mend_folded_types
 
 Translations = Mapping[Callable[..., Any], Callable[..., Any]]
@@ -126,13 +118,13 @@ def translate(  # noqa: PLR0913 - what a user may ask for
     Raises:
         ExportError: the module cannot be traced or translated, or not to this opset.
     """
-    traced = _trace(module, spec, feeds)
-    with _translating(f"{spec.name}: the traced module cannot be prepared for opset {opset}"), torch.no_grad():
-        traced = _prepared(traced, opset, unpool)
+    traced = trace_module(module, spec, feeds)
+    with translating(f"{spec.name}: the traced module cannot be prepared for opset {opset}"), torch.no_grad():
+        traced = prepared(traced, opset, unpool)
     program = _convert(spec, traced, opset, translations)
     before = take_snapshot(program.model.graph)
     try:
-        with _translating(f"{spec.name}: the optimiser failed"):
+        with translating(f"{spec.name}: the optimiser failed"):
             program.optimize()
     except ExportError as error:
         program, remark = _convert(spec, traced, opset, translations), str(error)
@@ -141,47 +133,12 @@ def translate(  # noqa: PLR0913 - what a user may ask for
     return _finish(spec, program, before, opset, remark)
 
 
-def _trace(module: nn.Module, spec: GraphSpec, feeds: Mapping[str, np.ndarray]) -> torch.export.ExportedProgram:
-    tensors = {name: to_torch(array) for name, array in feeds.items()}
-    args, kwargs = substitute(spec, tensors)
-    dynamic = {axis.name for axis in spec.axes if axis.dynamic}
-    shapes = torch.export.ShapesCollection()
-    for port in spec.inputs:
-        open_dims = [d for d, dim in enumerate(port.shape) if isinstance(dim, str) and dynamic & set(dim.split("+"))]
-        if open_dims:
-            shapes[tensors[port.name]] = dict.fromkeys(open_dims, torch.export.Dim.AUTO)
-    with _translating(f"{spec.name}: torch.export cannot trace the module"), torch.no_grad():
-        # none where nothing is dynamic: torch 2.13 cannot match any with the arguments of `forward(x, **kwargs)`
-        nest = shapes.dynamic_shapes(module, args, kwargs) if dynamic else None
-        return torch.export.export(module, args, kwargs, dynamic_shapes=nest, strict=False)
-
-
-def _prepared(traced: torch.export.ExportedProgram, opset: int, unpool: str) -> torch.export.ExportedProgram:
-    """The traced program with operators of ONNX itself (`torch.onnx.ops`) decomposed where `opset` has them not yet."""
-    targets = {node.target for node in traced.graph.nodes if isinstance(node.target, torch._ops.OpOverload)}
-    newer = {target for target in targets if _since(target) > opset}
-    if newer:
-        bodies = torch.onnx.ops.aten_decompositions().items()
-        table: dict[Any, Any] = {target: body for target, body in bodies if target in newer}
-        traced = traced.run_decompositions(table)
-    state_windows(traced, unpool)
-    join_response_norms(traced)
-    round_reductions(traced)
-    return traced
-
-
-def _since(target: torch._ops.OpOverload) -> int:
-    """The opset of an operator of ONNX itself, `onnx::RotaryEmbedding.opset23`; 0 of any other."""
-    name, _, opset = target.name().partition(".opset")
-    return int(opset) if name.startswith("onnx::") and opset.isdecimal() else 0
-
-
 def _convert(
     spec: GraphSpec, traced: torch.export.ExportedProgram, opset: int, translations: Translations | None
 ) -> torch.onnx.ONNXProgram:
     table: Any = {**translation_table(opset), **(translations or {})}
     made = min(opset, NEWEST_OF_TORCH)
-    with _translating(f"{spec.name}: torch.onnx cannot translate the traced module to opset {opset}"), torch.no_grad():
+    with translating(f"{spec.name}: torch.onnx cannot translate the traced module to opset {opset}"), torch.no_grad():
         program = torch.onnx.export(
             traced, (), opset_version=made, dynamo=True, optimize=False, verbose=False, custom_translation_table=table
         )
@@ -192,36 +149,6 @@ def _convert(
         raise ExportError(f"{spec.name}: opset {opset} was asked for, torch.onnx made {actual}")
     raise_opset(program.model, opset)
     return program
-
-
-@contextmanager
-def _translating(doing: str) -> Iterator[None]:
-    """PyTorch's failures, of whatever type, in one line; its doubts are not shown: the proof settles them."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "torch.fx", "onnxscript", "onnx_ir")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        # torch prints the graph that it could not finish
-        with warnings.catch_warnings(action="ignore"), redirect_stderr(io.StringIO()):
-            yield
-    except Exception as error:
-        raise ExportError(f"{doing}: {_reason(error)}") from error
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
-
-
-DATA_DEPENDENT = " (a Python `if` or loop that depends on values; torch.cond and while_loop can be exported)"
-
-
-def _reason(error: BaseException) -> str:
-    """The innermost cause, its first line that says something."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    advice = DATA_DEPENDENT if type(error).__name__ == "GuardOnDataDependentSymNode" else ""
-    return f"{type(error).__name__}: {lines[0] if lines else 'no message'}{advice}"
 
 
 def _finish(spec: GraphSpec, program: torch.onnx.ONNXProgram, before: Snapshot, opset: int, remark: str) -> Translation:

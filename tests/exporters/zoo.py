@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - its usual name
@@ -302,6 +303,91 @@ class Scaled(nn.Module):
 
 def keywords():
     return Scaled(), (torch.randn(2, 3),), {"first": torch.randn(3), "second": torch.randn(3)}
+
+
+class Gathering(nn.Module):
+    """Takes however many tensors there are."""
+
+    def forward(self, *terms: Tensor, **factors: Tensor) -> Tensor:
+        return sum(terms[1:], terms[0]) * factors["last"]
+
+
+def gathering():
+    return Gathering(), (torch.randn(2, 3), torch.randn(2, 3)), {"last": torch.randn(3)}
+
+
+class Measuring(nn.Module):
+    """Beside its tensor it returns a size, constants and nothing."""
+
+    def forward(self, x: Tensor) -> dict[str, Tensor | float | str | None]:
+        return {"rows": x.shape[0], "doubled": x * 2, "scale": 0.5, "unit": "m", "bias": None, "total": x.sum(0)}
+
+
+def measuring():
+    return Measuring(), (torch.randn(2, 3),)
+
+
+class Counting(nn.Module):
+    """Updates its buffers whenever it runs: one in place, one by another tensor in its stead."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("steps", torch.tensor(3.0))
+        self.register_buffer("mean", torch.zeros(4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.steps += 1
+        self.mean = self.mean + (x.mean(0) - self.mean) / self.steps
+        return x - self.mean
+
+
+def counting():
+    return Counting(), (torch.randn(3, 4),)
+
+
+class Turning(nn.Module):
+    """Rotary positions as complex numbers, in float32 whatever the type of the rest."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        angles = torch.outer(torch.arange(16.0), 0.1 ** torch.arange(4))
+        self.register_buffer("turns", torch.polar(torch.ones_like(angles), angles))
+
+    def forward(self, x: Tensor) -> Tensor:  # (B, T, 8)
+        pairs = torch.view_as_complex(x.float().unflatten(-1, (4, 2)))
+        return torch.view_as_real(pairs * self.turns[: x.shape[1]]).flatten(-2).to(x.dtype)
+
+
+def turning():
+    return Turning(), (torch.randn(2, 6, 8),)
+
+
+@dataclass
+class Seen:
+    """What a module takes, and what it gives."""
+
+    pixels: Tensor
+    mask: Tensor | None = None
+    power: int = 2
+
+
+@dataclass
+class Found:
+    """A result with a dataclass in it."""
+
+    seen: Seen
+    score: Tensor
+
+
+class Finding(nn.Module):
+    """Arguments and results that are dataclasses, as torch does not know them."""
+
+    def forward(self, seen: Seen) -> Found:
+        return Found(Seen(seen.pixels**seen.power), seen.pixels.sum(-1))
+
+
+def finding():
+    return Finding(), (Seen(torch.randn(2, 3)),)
 
 
 def nothing_to_compare():
