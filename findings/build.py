@@ -140,7 +140,7 @@ def model_of(finding: Finding) -> onnx.ModelProto:
         for step in finding.steps
     ] or [
         helper.make_node(
-            finding.op_type, names, results, name=finding.op_type, domain=finding.domain, **finding.attributes
+            finding.op_type, names, results, name=finding.op_type, domain=finding.domain or None, **finding.attributes
         )
     ]
     opsets = [helper.make_opsetid("", finding.opset)]
@@ -247,7 +247,7 @@ def main() -> int:
     parser.add_argument("--openvino", metavar="PYTHON", default=sys.executable)
     pythons = {ORT: sys.executable, REFERENCE: sys.executable, OPENVINO: parser.parse_args().openvino}
     versions = {runtime: version_in(python, DISTRIBUTIONS[runtime]) for runtime, python in pythons.items()}
-    for old in HERE.glob("[0-9][0-9]-*"):
+    for old in HERE.glob("[0-9]*-*"):
         shutil.rmtree(old)
     parts, gone, kept = [], [], []
     for number, finding in enumerate(
@@ -269,7 +269,7 @@ def main() -> int:
     subprocess.run([sys.executable, "-m", "ruff", "format", "--quiet", HERE], check=True)
     head = (
         "# Findings\n\nValid calls that released runtimes compute wrongly or refuse, found by the generated suite of "
-        "`onnx-arch conform`,\nand graphs that their optimisations make wrong, found by `onnx-arch check`. Every folder in "
+        "`onnx-arch conform`,\nand graphs that their optimisations spoil, found by `onnx-arch check`. Every folder in "
         "`findings/` runs with\nNumPy and the runtime alone; its exit status is 0 once the runtime is right. "
         "`python findings/build.py` regenerates this\npage (`--openvino PYTHON` names an interpreter that has OpenVINO)."
         "\n\n"

@@ -3,7 +3,7 @@
 QuantizeLinear, opset 13, on onnxruntime 1.32.0. Needs numpy and onnxruntime alone: python repro.py
 The exit status is 0 once the runtime is right.
 
-The spec: y = saturate((x / y_scale) + y_zero_point) (...) y = (x - x_zero_point) * x_scale
+The spec: y = saturate ((x / y_scale) + y_zero_point) (...) y = (x - x_zero_point) * x_scale
 -1, 0 and 5 are multiples of both steps and lie in both ranges (-1 to 24.5, -5 to 7.75). -0.995 and 5.01 come back, multiples of a step that the model does not have. It is right with ORT_DISABLE_ALL, and every node is right alone.
 """
 

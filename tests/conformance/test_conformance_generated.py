@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 import importlib.util
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import onnx
@@ -28,6 +29,8 @@ from onnx_arch.conformance.generation.simplifying import simplified
 from onnx_arch.conformance.generation.values import PATTERNS, array
 from onnx_arch.conformance.results import Outcome
 from onnx_arch.errors import InvalidArgumentError, UnknownEntryError
+from onnx_arch.graphs.evaluation import evaluate_model
+from onnx_arch.graphs.loading import load_model
 from onnx_arch.operators.evaluation import prepare
 from onnx_arch.operators.registry import entries
 from onnx_arch.operators.storage import FLOAT_DTYPES, decode, encode
@@ -249,37 +252,54 @@ TABLE = (
     *_module(FINDINGS / "openvino_table.py", "findings_openvino_table").FINDINGS,
     *_module(FINDINGS / "later_table.py", "findings_later_table").FINDINGS,
 )
+GRAPHS = _module(FINDINGS / "graph_table.py", "findings_graph_table").FINDINGS
 
 
-@pytest.mark.parametrize("finding", TABLE, ids=[f.slug for f in TABLE])
-def test_findings_quote_the_schema_word_for_word(finding: object) -> None:
-    assert dataclasses.is_dataclass(finding)
-    fields = dataclasses.asdict(finding)  # type: ignore[arg-type]
-    schema = onnx.defs.get_schema(fields["op_type"], fields["opset"])
-    parts = [schema.doc, *(f"{f.name}: {f.description}" for f in (*schema.inputs, *schema.outputs))]
-    parts += [f"{a.name}: {a.description}" for a in schema.attributes.values()]
-    parts += [f"{c.type_param_str}: {', '.join(c.allowed_type_strs)}: {c.description}" for c in schema.type_constraints]
-    said = _words(" ".join(parts))
-    quotes = [quote for quote in fields["text"].split("(...)") if quote.strip()]
+@pytest.mark.parametrize("finding", [*TABLE, *GRAPHS], ids=[f.slug for f in (*TABLE, *GRAPHS)])
+def test_findings_quote_the_schema_word_for_word(finding: Any) -> None:
+    op_types = {finding.op_type, *(step.op_type for step in finding.steps)}
+    said = _words(" ".join(_said_of(op_type, finding.opset) for op_type in sorted(op_types)))
+    quotes = [quote for quote in finding.text.split("(...)") if quote.strip()]
     assert quotes, "nothing is quoted"
     for quote in quotes:
         assert _words(quote).rstrip(".") in said, f"the schema does not say {quote!r}"
+
+
+def _said_of(op_type: str, opset: int) -> str:
+    schema = onnx.defs.get_schema(op_type, opset)
+    parts = [schema.doc, *(f"{f.name}: {f.description}" for f in (*schema.inputs, *schema.outputs))]
+    parts += [f"{a.name}: {a.description}" for a in schema.attributes.values()]
+    parts += [f"{c.type_param_str}: {', '.join(c.allowed_type_strs)}: {c.description}" for c in schema.type_constraints]
+    return " ".join(parts)
 
 
 def _words(said: str) -> str:
     return " ".join(said.split())
 
 
-@pytest.mark.parametrize("folder", sorted(FINDINGS.glob("[0-9][0-9]-*")), ids=lambda folder: folder.name)
-def test_findings_expected_values_are_those_of_the_kernel(folder: Path) -> None:
+@pytest.mark.parametrize("finding", TABLE, ids=[f.slug for f in TABLE])
+def test_findings_expected_values_are_those_of_the_kernel(finding: Any) -> None:
     """The kernels agree with the values derived by hand: a finding is not an opinion of one side."""
-    finding = TABLE[int(folder.name[:2]) - 1]
     count = len(finding.expected)
     stored = [None if x is None else x.dtype for x in finding.inputs]
     call = prepare(
         finding.op_type, finding.inputs, finding.attributes, opset=finding.opset, output_count=count, stored=stored
     )
-    for actual, expected in zip(call.outputs(), finding.expected, strict=False):
+    _agree(call.outputs(), finding.expected)
+
+
+DETERMINED = [finding for finding in GRAPHS if finding.op_type != "Bernoulli"]
+
+
+@pytest.mark.parametrize("finding", DETERMINED, ids=[f.slug for f in DETERMINED])
+def test_findings_expected_values_are_those_of_the_graph(finding: Any) -> None:
+    (folder,) = FINDINGS.glob(f"*-{finding.slug}")
+    feeds = {f"x{i}": value for i, value in enumerate(finding.inputs) if i not in finding.constants}
+    _agree(list(evaluate_model(load_model(folder / "model.onnx"), feeds).values()), finding.expected)
+
+
+def _agree(outputs: Sequence[Any], hand: Sequence[Any]) -> None:
+    for actual, expected in zip(outputs, hand, strict=False):
         if expected is None:
             continue
         assert np.shape(actual) == expected.shape
