@@ -68,7 +68,13 @@ class StreamError(OnnxArchError):
 
 
 class RuntimeFailure(OnnxArchError):
-    """The runtime under test did not return outputs; the subclass says how."""
+    """The runtime under test did not return outputs; the subclass says how.
+
+    Attributes:
+        log: what the runtime printed while a model was loaded in a process of its own; empty otherwise.
+    """
+
+    log: str = ""
 
 
 class RuntimeUnavailableError(RuntimeFailure):

@@ -6,12 +6,13 @@ for record in check_model(model, feeds, CheckRequest(options=RuntimeOptions(opti
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import resource
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -21,7 +22,7 @@ import numpy as np
 
 from ..errors import InvalidInputError, MissingKernelError, RuntimeFailure, RuntimeUnavailableError
 from ..graphs.consumers import moved_only
-from ..graphs.evaluation import captured_names, free_values, last_uses, propagated_spread
+from ..graphs.evaluation import captured_names, evaluate_model, free_values, last_uses, propagated_spread
 from ..graphs.loading import BUNDLE_MODEL, model_name
 from ..graphs.memory import available_memory, ensure_fits
 from ..graphs.model import Model, Node
@@ -33,7 +34,7 @@ from .levels import Blame, Untouched, guilty_optimization
 from .model_outputs import OutputCase, judge_output
 from .nodes import failed_node, judge_node, one_line, outcome_of, skipped_node
 from .oracle import Local, Oracle
-from .randomness import Draws, draws_from_a_seed, judge_repetition, may_draw
+from .randomness import Draws, Sample, draws_from_a_seed, judge_law, judge_repetition, may_draw
 from .results import RED, Footer, Header, NodeResult, Outcome, count_outcomes
 from .unrounded import Unrounded
 from .watching import Observation, OpenSession, Watcher
@@ -109,7 +110,7 @@ def check_model(model: Model, feeds: Mapping[str, Any], request: CheckRequest | 
     ensure_fits(model, feeds)
     started = time.monotonic()
     untouched = _run_untouched(model, feeds, request)
-    _refuse_nothing(untouched)
+    _refuse_nothing(model, feeds, untouched)
     header = _header(model, request, untouched)
     earlier = request.earlier(header)
     yield header
@@ -139,12 +140,19 @@ def _run_untouched(model: Model, feeds: Mapping[str, Any], request: CheckRequest
         return OwnRun({}, failure, {}, 0)
 
 
-def _refuse_nothing(untouched: OwnRun) -> None:
+def _refuse_nothing(model: Model, feeds: Mapping[str, Any], untouched: OwnRun) -> None:
     """A zero-size batch leaves nothing to judge: saying that it is green would be a lie."""
-    tensors = [value for value in untouched.outputs.values() if isinstance(value, np.ndarray)]
-    if tensors and len(tensors) == len(untouched.outputs) and all(tensor.size == 0 for tensor in tensors):
-        shapes = ", ".join(f"{name} {list(tensor.shape)}" for name, tensor in list(untouched.outputs.items())[:3])
-        raise InvalidInputError(f"with these inputs every output is empty ({shapes}): there is nothing to judge")
+    if not _all_empty(untouched.outputs.values()):
+        return
+    with contextlib.suppress(MissingKernelError, InvalidInputError):
+        if not _all_empty(evaluate_model(model, feeds).values()):
+            return  # that they are empty is wrong
+    shapes = ", ".join(f"{name} {list(tensor.shape)}" for name, tensor in list(untouched.outputs.items())[:3])
+    raise InvalidInputError(f"with these inputs every output is empty ({shapes}): there is nothing to judge")
+
+
+def _all_empty(outputs: Collection[Any]) -> bool:
+    return bool(outputs) and all(isinstance(value, np.ndarray) and value.size == 0 for value in outputs)
 
 
 def _header(model: Model, request: CheckRequest, untouched: OwnRun) -> Header:
@@ -244,7 +252,8 @@ class _Walk:
                 if local.scales is not None and index < len(local.scales):
                     self.magnitudes[name] = local.scales[index].magnitude
 
-    def _is_small(self) -> bool:
+    def is_small(self) -> bool:
+        """Whether many runs take no more than a second or two."""
         tensors = (*self.model.graph.initializers.values(), *self.feeds.values())
         return sum(np.size(tensor) for tensor in tensors) * len(self.model.graph.nodes) <= SMALL_WORK
 
@@ -256,10 +265,12 @@ class _Walk:
     def spreads(self) -> Mapping[str, Array] | None:
         """The propagated deviation of every output by Monte-Carlo arithmetic; None where a kernel is missing."""
         try:
-            return propagated_spread(self.model, self.feeds, samples=MANY if self._is_small() else FEW)
+            return propagated_spread(self.model, self.feeds, samples=MANY if self.is_small() else FEW)
         except (MissingKernelError, InvalidInputError):
             return None
 
+
+UNOPTIMIZED = "disabled"
 
 QUICK_FAILURES = frozenset({Outcome.ERRORED, Outcome.CRASHED, Outcome.UNSUPPORTED})
 """Of the untouched graph, where its nodes are right: worth looking for an optimisation; a hang takes too long."""
@@ -280,13 +291,31 @@ def _output_rows(walk: _Walk, untouched: OwnRun, rows: list[NodeResult]) -> Iter
             continue
         drawn = walk.draws.judge_output(spec.name, untouched.outputs.get(spec.name))
         if drawn is not None:
-            yield drawn
+            yield _law_compared(drawn, walk) if passed and drawn.outcome is Outcome.UNJUDGED else drawn
             continue
         case = _case(walk, spec.name, untouched.outputs.get(spec.name), passed)
         row = judge_output(case)
-        if row.outcome is Outcome.FAILED and passed:
+        if row.outcome is Outcome.FAILED:
             row = _blamed(row, walk, case, blames)
         yield row
+
+
+def _law_compared(row: NodeResult, walk: _Walk) -> NodeResult:
+    """An output that follows from draws: no optimisation may change its law. Of large graphs it takes too many runs."""
+    request = walk.request
+    seeded = any(node.attributes.get("seed") is not None for node in walk.model.graph.nodes)
+    if seeded or request.options.optimization == UNOPTIMIZED or not walk.is_small():
+        return row
+
+    def sample(options: RuntimeOptions) -> Sample:
+        def draw(runs: int) -> list[Any]:
+            with request.open_session(walk.model.path, options) as session:
+                return [session.run(walk.feeds, [row.node])[row.node] for _ in range(runs)]
+
+        return lambda count, apart: [x for _ in range(count) for x in draw(1)] if apart else draw(count)
+
+    written = dataclasses.replace(request.options, optimization=UNOPTIMIZED)
+    return judge_law(row, sample(request.options), sample(written))
 
 
 def _case(walk: _Walk, name: str, actual: Any, passed: bool) -> OutputCase:
@@ -338,11 +367,16 @@ def _unjudged_output(name: str, actual: Any, lender: str) -> NodeResult:
 
 
 def _blamed(row: NodeResult, walk: _Walk, case: OutputCase, blames: list[Blame]) -> NodeResult:
-    """Every node is right when watched: say which optimisation makes the untouched graph wrong."""
+    """Say which optimisation makes the untouched graph wrong; one that is at work when watched spoils nodes too."""
+    if not case.nodes_passed and any(not blame.cure for blame in blames):
+        return row  # for an earlier output none was found
     request = walk.request
     untouched = Untouched(walk.model, walk.feeds, request.options, request.open_session, case)
-    blames.append(guilty_optimization(untouched, blames))
-    return dataclasses.replace(row, message=f"{row.message}; every node is right when watched: {blames[-1].text}")
+    blame = guilty_optimization(untouched, blames)
+    blames.append(blame)
+    if case.nodes_passed:
+        return dataclasses.replace(row, message=f"{row.message}; every node is right when watched: {blame.text}")
+    return dataclasses.replace(row, message=f"{row.message}; {blame.text}") if blame.cure else row
 
 
 def _footer(rows: list[NodeResult], started: float, worker_bytes: int) -> Footer:

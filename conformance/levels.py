@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,22 @@ from .watching import OpenSession
 _MODIFIED = re.compile(r"GraphTransformer (\w+) modified: 1\b")
 """ONNX Runtime's log at its most talkative: an optimiser that changed the graph."""
 
+_APPLIED = re.compile(r"Applying graph transformer (\w+)")
+"""The same log: an optimiser that begins; the last of a load that fails is the one that broke off."""
+
 VERBOSE = 0
+
+RULE_BASED = "_RuleBasedTransformer"
+"""How ONNX Runtime names an optimiser that is a collection of rules, whose own names its log does not tell."""
+
+RULES = (
+    *("CastChainElimination", "CastElimination", "ClipQuantRewrite", "ConvAddFusion", "ConvBNFusion", "ConvMulFusion"),
+    *("DivMulFusion", "EliminateDropout", "EliminateIdentity", "EliminateSlice", "ExpandElimination", "FuseReluClip"),
+    *("GemmSumFusion", "GemmTransposeFusion", "LabelEncoderFusion", "MatMul_BatchNormalization_Fusion"),
+    *("NoopElimination", "NotWhereFusion", "Pad_Fusion", "PreShapeNodeElimination", "ReluQuantRewrite"),
+    "UnsqueezeElimination",
+)
+"""ONNX Runtime's rules by the names that `disabled_optimizers` takes; unknown ones are ignored."""
 
 
 @dataclass(frozen=True)
@@ -48,15 +63,20 @@ class Untouched:
             return False
         return judge_output(dataclasses.replace(self.case, actual=value)).outcome is Outcome.PASSED
 
-    def optimizers(self) -> list[str]:
+    def optimizers(self, disabled: Sequence[str]) -> list[str]:
         """The optimisers that change the graph as it is loaded, in order; none where the runtime does not tell."""
         extra = {**self.options.extra, "log_severity": VERBOSE}
+        options = dataclasses.replace(self.options, extra=extra, disabled_optimizers=tuple(disabled))
         try:
-            with self.open_session(self.model.path, dataclasses.replace(self.options, extra=extra)) as session:
+            with self.open_session(self.model.path, options) as session:
                 log = getattr(session, "log", str)()
-        except (RuntimeFailure, InvalidArgumentError):
+            last = []
+        except RuntimeFailure as failure:
+            log = failure.log
+            last = _APPLIED.findall(log)[-1:]
+        except InvalidArgumentError:
             return []
-        return list(dict.fromkeys(_MODIFIED.findall(log)))
+        return list(dict.fromkeys([*_MODIFIED.findall(log), *last]))
 
 
 @dataclass(frozen=True)
@@ -97,15 +117,34 @@ def guilty_optimization(untouched: Untouched, known: Sequence[Blame] = ()) -> Bl
 
 
 def _guilty_optimizers(untouched: Untouched) -> list[str]:
-    """A smallest set of optimisers without which the output is right, by halving; none where that cannot be found."""
+    """A smallest set of optimisers without which the output is right; none where that cannot be found."""
     before = list(untouched.options.disabled_optimizers)
-    suspects = [name for name in untouched.optimizers() if name not in before]
 
     def right_without(names: Sequence[str]) -> bool:
         return untouched.is_right(disabled_optimizers=[*before, *names])
 
-    if not suspects or not right_without(suspects):
-        return []
+    guilty = _smallest(_suspects(untouched, before, right_without), right_without)
+    named = [name for name in guilty if not name.endswith(RULE_BASED)]
+    if len(named) < len(guilty) and right_without([*named, *RULES]):
+        return _smallest([*named, *RULES], right_without)
+    return guilty
+
+
+def _suspects(untouched: Untouched, before: Sequence[str], right_without: Callable[[Sequence[str]], bool]) -> list[str]:
+    """Optimisers without which the output is right: those at work, then those that work in their absence, and so on."""
+    suspects: list[str] = []
+    while True:
+        known = [*before, *suspects]
+        more = [name for name in untouched.optimizers(known) if name not in known]
+        if not more:
+            return []
+        suspects += more
+        if right_without(suspects):
+            return suspects
+
+
+def _smallest(suspects: list[str], right_without: Callable[[Sequence[str]], bool]) -> list[str]:
+    """What is left of a list when what may be left out is, by halving."""
     while len(suspects) > 1:
         innocent = next(
             (part for part in _parts(suspects) if right_without([n for n in suspects if n not in part])), []

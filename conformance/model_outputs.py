@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from ..graphs.evaluation import discrete_distances
 from ..graphs.values import flattened
 from ..operators.rounding import half_unit
 from ..operators.scale import Array
@@ -27,7 +28,8 @@ from .results import NodeResult, Outcome
 
 WATCHED_FACTOR = 4.0
 """How many times the watched run's deviation an untouched one may have: two samples of one distribution of errors
-whose elements are correlated; fused operators round less often, so larger is rare."""
+whose elements are correlated; fused operators round less often, so larger is rare. So too how many times as far as
+a perturbed run a discrete element may lie, before it is wrong and not undecided."""
 
 SPREAD_FACTOR = 8.0
 """How many propagated standard deviations (root mean square over a tensor) are admitted, and twice that per element."""
@@ -48,7 +50,8 @@ class OutputCase:
         dtype: its expected dtype, None where not determined.
         magnitude: error scale of the node that computes it, broadcastable; None where there is none.
         nodes_passed: whether every judged node of the watched run passed.
-        spread: computes the propagated standard deviation of this output (Monte-Carlo; slow).
+        spread: computes the propagated standard deviation of this output, of discrete ones how far an element may move
+            (Monte-Carlo; slow).
         moved: whether only casts and movements lie between it and the feeds, so that its bits are determined.
     """
 
@@ -122,13 +125,18 @@ def _judge_discrete(case: OutputCase) -> NodeResult:
             case, Outcome.PASSED, "propagated", message=f"{count}, as in the watched run, whose every node is right"
         )
     spread = case.spread()
-    if spread is not None and (np.broadcast_to(spread, same.shape)[~same] > 0).all():
+    if spread is not None and _within(case, spread):
         return _row(case, Outcome.UNJUDGED, "propagated", message=f"{count}; rounding alone decides them")
     first = int(np.flatnonzero(~same)[0])
     a, r = case.actual.reshape(-1)[first], case.clean.reshape(-1)[first]
     return _row(
         case, Outcome.FAILED, "exact", message=f"{count}; first {where_is(first, same.shape)}: {a!s}, expected {r!s}"
     )
+
+
+def _within(case: OutputCase, reach: Array) -> bool:
+    """Whether rounding alone takes elements as far from the float64 run as the runtime's lie."""
+    return bool((discrete_distances(case.actual, case.clean) <= WATCHED_FACTOR * reach).all())
 
 
 def _judge_moved(case: OutputCase, watched: Array) -> NodeResult:

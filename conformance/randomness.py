@@ -8,6 +8,7 @@ specified: it may go on where the first one ended, or begin again.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -34,6 +35,18 @@ RANDOM = frozenset(
 
 SIZES = frozenset({"Shape", "Size"})
 """Operators that read no element."""
+
+RUNS, SESSIONS = 40, 24
+"""Runs in one session, and first runs of others, of a graph as it is optimised and of the graph as it is written."""
+
+ONCE_IN = 1e-9
+"""How rarely two samples of one law may be told apart."""
+
+LARGEST = 4096
+"""Elements of an output up to which its law is compared."""
+
+Sample = Callable[[int, bool], list[Any]]
+"""Draws an output so many times, in one session or (True) in a session each."""
 
 Run = Callable[[], Mapping[str, Any]]
 """The node's outputs by name, from a session that is opened for them."""
@@ -94,6 +107,57 @@ def _difference(first: Any, second: Any) -> str:
 
 def _same(first: Array, second: Array) -> Array:
     return (first == second) | ((first != first) & (second != second))  # noqa: PLR0124 (NaN)
+
+
+def judge_law(row: NodeResult, optimized: Sample, written: Sample) -> NodeResult:
+    """The row of an output that follows from draws, once the optimised graph and the written one have drawn it.
+
+    Args:
+        row: the row, unjudged.
+        optimized: draws from the graph as it is optimised.
+        written: draws from it without optimisations.
+
+    Raises:
+        RuntimeUnavailableError: the runtime cannot be started.
+    """
+    try:
+        found = told_apart(optimized(RUNS, False), written(RUNS, False))
+        if found:  # unless each run of a session draws the same
+            found = told_apart(optimized(SESSIONS, True), written(SESSIONS, True))
+    except RuntimeUnavailableError:
+        raise
+    except RuntimeFailure:
+        return row
+    if not found:
+        return row
+    text = f"{found}; right with --optimization disabled: a graph optimisation changes what is drawn"
+    return dataclasses.replace(row, outcome=Outcome.FAILED, rule="distribution", message=text)
+
+
+def told_apart(first: list[Any], second: list[Any]) -> str:
+    """Where an element of two samples of tensors cannot be of one law, or "": two-sample Kolmogorov-Smirnov.
+
+    Of n draws and n others of one law, the shares below some value differ by k / n or more with a probability of at
+    most 2 C(2n, n - k) / C(2n, n). Ties make it smaller.
+    """
+    tensors, n = [*first, *second], len(first)
+    if len({getattr(x, "shape", None) for x in tensors}) != 1 or not isinstance(tensors[0], np.ndarray):
+        return ""
+    shape, size = tensors[0].shape, tensors[0].size
+    if tensors[0].dtype.kind not in "biuf" or not 0 < size <= LARGEST:
+        return ""
+    values = np.nan_to_num(np.stack([x.reshape(-1) for x in tensors]).astype(np.float64), nan=np.inf)
+    gaps = [np.abs((values[:n] <= v).sum(axis=0) - (values[n:] <= v).sum(axis=0)) for v in values]
+    widest = np.max(gaps, axis=0)
+    at = int(widest.argmax())
+    if size * 2 * math.comb(2 * n, n - int(widest[at])) / math.comb(2 * n, n) > ONCE_IN:
+        return ""
+    here, there = values[:n, at], values[n:, at]
+    return f"{n} times drawn, element {where_is(at, shape)} is {_summary(here)}, without optimisation {_summary(there)}"
+
+
+def _summary(values: Array) -> str:
+    return f"{values.min():.6g} to {values.max():.6g} (mean {values.mean():.6g})"
 
 
 def may_draw(node: Node) -> bool:

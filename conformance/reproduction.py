@@ -35,7 +35,7 @@ from ..runtimes.registry import find_script
 from ..runtimes.session import RuntimeOptions
 from ._reproduction_script import BY_ADAPTER, LEVELS, PLAIN_RUNTIMES, PROVIDERS, Text, issue_text, script_text
 from .json_lines import to_plain
-from .model_outputs import SPREAD_FACTOR
+from .model_outputs import SPREAD_FACTOR, WATCHED_FACTOR
 from .oracle import Oracle
 from .results import NodeResult
 from .rounded import OUTLIER_FLOOR
@@ -161,8 +161,10 @@ def _of_graph(model: Model, feeds: Mapping[str, Any]) -> Iterator[tuple[str, Exp
         value = clean[spec.name]
         if isinstance(value, np.ndarray):
             stored = _stored(value, spec.dtype)
-            own = np.abs(value) * half_unit(float_format(stored.dtype)) if is_float(stored.dtype) else 0.0
-            yield spec.name, Expected(stored, value, None, 2 * SPREAD_FACTOR * (spread[spec.name] + own))
+            reach = WATCHED_FACTOR * spread[spec.name]
+            if is_float(stored.dtype):
+                reach = 2 * SPREAD_FACTOR * (spread[spec.name] + np.abs(value) * half_unit(float_format(stored.dtype)))
+            yield spec.name, Expected(stored, value, None, reach)
 
 
 def _stored(value: Array, dtype: np.dtype[Any] | None) -> Array:

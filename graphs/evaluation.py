@@ -283,10 +283,14 @@ def _note_rounding(run: Run, scale: Scale, spread: np.ndarray, format_: FloatFor
     run.widest = max(run.widest, bound / float(np.min(spread[spread > 0], initial=bound)))
 
 
+INDICES = frozenset({"int32", "uint32", "int64", "uint64"})
+"""Types whose values need not be near one another when rounding decides between them: positions, counts, labels."""
+
+
 def propagated_spread(
     model: Model, feeds: Mapping[str, Any], *, samples: int = 4, seed: int = 0
 ) -> dict[str, np.ndarray]:
-    """How far the outputs move when every node rounds to its stored type: one standard deviation per element.
+    """How far the outputs move when every node rounds to its stored type.
 
     Args:
         model: a loaded model.
@@ -296,27 +300,53 @@ def propagated_spread(
 
     Returns:
         By output name, float64 arrays of the output's shape, for a sequence or a map of its elements in one row; 0
-        where no rounding happens; for outputs that are not floating-point, the root mean square of (sample != clean).
+        where no rounding happens. Of floating-point outputs one standard deviation; of others the largest distance
+        that a sample has taken any element, since few of them meet what lies in the middle between two steps; of
+        `INDICES` and of text, whose distances say nothing, infinity where any has moved.
     """
     clean = evaluate_model(model, feeds)
-    total = {name: np.zeros(_in_one_row(value)[1].shape) for name, value in clean.items()}
+    rows = {name: _in_one_row(value)[1] for name, value in clean.items()}
+    total = {name: np.zeros(row.shape) for name, row in rows.items()}
     for sample in range(samples):
         moved = evaluate_model(model, feeds, noise=np.random.default_rng([seed, sample]))
         for name, value in clean.items():
-            total[name] += _squared_difference(moved[name], value)
-    return {name: np.sqrt(value / samples) for name, value in total.items()}
+            distances = _distances(moved[name], value)
+            if rows[name].dtype.kind == "f":
+                total[name] += distances**2
+            else:
+                np.maximum(total[name], distances, out=total[name])
+    return {
+        name: np.sqrt(value / samples) if rows[name].dtype.kind == "f" else _reach(value, rows[name].dtype)
+        for name, value in total.items()
+    }
 
 
 def _in_one_row(value: Any) -> tuple[Any, np.ndarray]:
     return (value.shape, value) if isinstance(value, np.ndarray) else flattened(value)
 
 
-def _squared_difference(moved: Any, clean: Any) -> Any:
+def _distances(moved: Any, clean: Any) -> np.ndarray:
+    """How far a sample has moved each element; infinitely what has another shape now, which 1 stands for in floats."""
     (there, moved), (here, clean) = _in_one_row(moved), _in_one_row(clean)
-    if clean.dtype.kind == "f" and there == here:
+    if there != here:
+        return np.full(clean.shape, 1.0 if clean.dtype.kind == "f" else np.inf)
+    if clean.dtype.kind == "f":
         with np.errstate(invalid="ignore", over="ignore"):
-            return np.nan_to_num(moved - clean) ** 2
-    return np.asarray(there != here or not np.array_equal(moved, clean), np.float64)
+            return np.abs(np.nan_to_num(moved - clean))
+    return discrete_distances(moved, clean)
+
+
+def discrete_distances(moved: np.ndarray, clean: np.ndarray) -> np.ndarray:
+    """How far elements that are no floating-point numbers lie apart; of text only whether they are the same."""
+    if clean.dtype.kind in "biu" and moved.dtype.kind in "biu":
+        return np.abs(moved.astype(np.float64) - clean.astype(np.float64))
+    return np.where(np.asarray(moved == clean), 0.0, np.inf)
+
+
+def _reach(distances: np.ndarray, dtype: np.dtype[Any]) -> np.ndarray:
+    """How far rounding takes discrete elements, from the largest distance that a sample has moved each."""
+    largest = float(distances.max(initial=0.0))
+    return np.full(distances.shape, np.inf if largest and dtype.name in INDICES else largest)
 
 
 __all__ = ["Value", "Values", "call_node", "evaluate_model", "propagated_spread", "run_call", "stored_value"]

@@ -49,8 +49,10 @@ def open_session(model_path: Path, options: RuntimeOptions | None = None) -> Wor
     worker = Worker(options)
     try:
         return worker.load(model_path, owned=True)
-    except BaseException:
+    except BaseException as error:
         worker.close()
+        if isinstance(error, RuntimeFailure):
+            error.log = worker.log()
         raise
 
 

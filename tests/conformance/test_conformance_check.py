@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -349,6 +350,28 @@ def _linear(folder: Path) -> Model:
 def test_zero_size_batch_is_refused_as_it_leaves_nothing_to_judge(tmp_path: Path) -> None:
     with pytest.raises(InvalidInputError, match="nothing to judge"):
         _rows(_linear(tmp_path), RuntimeOptions(), {"x": np.ones((0, 8), np.float32)})
+
+
+def test_empty_result_fails_where_it_should_not_be_empty(tmp_path: Path) -> None:
+    class Empty:
+        info = SimpleNamespace(versions={})
+
+        def run(self, _feeds: Any, outputs: Any = ("y",)) -> dict[str, Any]:
+            return {name: np.zeros((0, 4), np.float32) for name in outputs}
+
+        def peak_memory_bytes(self) -> int:
+            return 0
+
+    @contextmanager
+    def opened(_path: Path, _options: RuntimeOptions) -> Iterator[Any]:
+        yield Empty()
+
+    request = CheckRequest(open_session=opened)
+    model = _linear(tmp_path)
+    rows = [
+        row for row in check_model(model, {"x": np.ones((2, 8), np.float32)}, request) if isinstance(row, NodeResult)
+    ]
+    assert "shape [0, 4], expected [2, 4]" in rows[-1].message
 
 
 def test_result_that_is_all_nan_says_so(tmp_path: Path) -> None:

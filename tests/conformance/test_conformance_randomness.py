@@ -13,9 +13,10 @@ from onnx import helper
 
 from onnx_arch.conformance.case_judging import CaseJudge
 from onnx_arch.conformance.check import CheckRequest, check_model
+from onnx_arch.conformance.randomness import RUNS, judge_law, told_apart
 from onnx_arch.conformance.results import NodeResult, Outcome
 from onnx_arch.graphs.loading import load_model
-from onnx_arch.runtimes.process import Worker
+from onnx_arch.runtimes.process import Worker, open_session
 from onnx_arch.runtimes.session import RuntimeOptions, SessionInfo
 
 FLOAT, INT32 = onnx.TensorProto.FLOAT, onnx.TensorProto.INT32
@@ -154,3 +155,47 @@ def test_size_of_a_drawn_tensor_is_no_draw(worker: Worker, tmp_path: Path) -> No
     nodes = [helper.make_node("RandomNormalLike", ["x"], ["e"]), helper.make_node("Shape", ["e"], ["y"])]
     kinds = by_kind(saved(tmp_path / "model.onnx", nodes, onnx.TensorProto.INT64), worker.load)
     assert [row.outcome for row in kinds["output"]] == [Outcome.PASSED]
+
+
+def merging(path: Path, *, distance: bool = True) -> Path:
+    """The largest distance of two draws of x > 0, which an optimiser may take for one; or the second of them."""
+    nodes = [
+        helper.make_node("Clip", ["x", "low", "high"], ["p"]),
+        helper.make_node("Bernoulli", ["p"], ["a"]),
+        helper.make_node("Bernoulli", ["p"], ["b"]),
+        helper.make_node("Sub", ["a", "b"], ["d"]),
+        helper.make_node("Abs", ["d"], ["e"]),
+        helper.make_node("ReduceMax", ["e"], ["y"], keepdims=0) if distance else helper.make_node("Neg", ["b"], ["y"]),
+    ]
+    model = onnx.load(saved(path, nodes))
+    half = np.float32(0.5)
+    model.graph.initializer.extend(onnx.numpy_helper.from_array(np.asarray(half), name) for name in ("low", "high"))
+    onnx.save(model, path)
+    return path
+
+
+@pytest.mark.parametrize(("distance", "outcome"), [(True, Outcome.FAILED), (False, Outcome.UNJUDGED)])
+def test_optimisation_that_changes_the_law_of_an_output_fails(distance: bool, outcome: Outcome, tmp_path: Path) -> None:
+    (row,) = by_kind(merging(tmp_path / "m.onnx", distance=distance), open_session)["output"]
+    assert row.outcome is outcome
+    assert ("a graph optimisation changes what is drawn" in row.message) is distance
+
+
+def test_runs_that_repeat_what_their_session_drew_first_prove_nothing() -> None:
+    rng = np.random.default_rng(0)
+
+    def sample(count: int, apart: bool) -> list[Any]:
+        return list(rng.uniform(size=count)[:, None]) if apart else [rng.uniform(size=1)] * count
+
+    row = NodeResult("y", "", "", ("y",), Outcome.UNJUDGED, kind="output")
+    assert told_apart(sample(RUNS, False), sample(RUNS, False))
+    assert judge_law(row, sample, sample) is row
+
+
+@pytest.mark.parametrize("count", [24, 40])
+def test_samples_of_one_law_are_not_told_apart(count: int) -> None:
+    rng = np.random.default_rng(1)
+    for _ in range(200):
+        first, second = rng.standard_normal((2, count, 50))
+        assert not told_apart(list(first), list(second))
+    assert told_apart(list(first), list(second + 5))
