@@ -101,11 +101,16 @@ def tf32(trials: Iterable[Trial]) -> list[Trial]:
     return [t for t in trials if t.name == TF32 and t.family == "contractions" and t.size >= LEAST_TF32]
 
 
+def _unjudged(trials: Sequence[Trial]) -> str:
+    where = ", ".join(sorted({f"{t.op_type} of {t.kind} numbers" for t in trials}))
+    return f"{len(trials):,} unjudged" + (f": {where}" if where else "")
+
+
 def _goals(trials: Sequence[Trial]) -> str:
     right, wrong, narrow = correct(trials), promised(trials), tf32(trials)
     alarms, misses = [t for t in right if t.failed], missed(trials)
     single = [t for t in wrong if t.name in SINGLE]
-    unjudged = sum(t.outcome is Outcome.UNJUDGED for t in trials)
+    unjudged = [t for t in trials if t.outcome is Outcome.UNJUDGED]
     own, generic = fault_counts()
     rows = [
         (
@@ -119,7 +124,7 @@ def _goals(trials: Sequence[Trial]) -> str:
         ("the same without sums of equal summands", _told(_unequal(narrow))),
         ("a single wrong element found", _told(single)),
         ("the same without sums of equal summands", _told(_unequal(single))),
-        ("everything judged", f"{unjudged:,} unjudged"),
+        ("everything judged", _unjudged(unjudged)),
     ]
     return markdown(("goal", "counted"), rows)
 
