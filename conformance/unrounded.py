@@ -100,7 +100,7 @@ class Unrounded:
             trial = _tried(node, chosen, outputs, actual)
             trials += [] if trial is None else [trial]
         passing = sorted((t for t in trials if t.row.outcome is Outcome.PASSED), key=_distance)
-        self._keep(node, passing[:MOST_KEPT] or trials[:1], actual)
+        self._keep(node, _kept(trials, passing), actual)
         if row.outcome is Outcome.PASSED or not passing:
             return row
         return dataclasses.replace(passing[0].row, message=_said(passing[0]))
@@ -120,6 +120,16 @@ class Unrounded:
             readings = tuple(reading for reading in kept if reading is not None)
             if name and readings:
                 self.readings[name] = readings
+
+
+def _kept(trials: list[Trial], passing: list[Trial]) -> list[Trial]:
+    """The trials whose outputs are read on: first that of a runtime which rounds nothing at all, where it passes.
+
+    Few elements do not tell it from its neighbours (a mean per row, its root), and a reader further on has need of it.
+    """
+    never = [trial for trial in trials[1:2] if trial.row.outcome is Outcome.PASSED]
+    others = [trial for trial in passing if not any(trial is first for first in never)]
+    return [*never, *others][:MOST_KEPT] or trials[:1]
 
 
 def _values(node: Node, data: Mapping[str, Array], actual: Mapping[str, Any]) -> Values:

@@ -109,6 +109,32 @@ def test_rounding_that_a_runtime_leaves_out_is_told_where_it_decides(
     assert len(told) == len(failed) > 0
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_rows_normalized_in_float16_step_by_step_are_all_green(seed: int, tmp_path: Path) -> None:
+    """A mean and a root per row are so few elements that the tensor before rounding must not be chosen by them."""
+    rng = np.random.default_rng(seed)
+    weights = {
+        **{"two": np.array(2.0), "epsilon": np.array(1e-5)},
+        **{"g": rng.uniform(-2, 2), "b": rng.uniform(-2, 2, 4)},
+    }
+    nodes = [
+        helper.make_node("ReduceMean", ["x"], ["mean"], axes=[1, 2]),
+        helper.make_node("Sub", ["x", "mean"], ["d"]),
+        helper.make_node("Pow", ["d", "two"], ["p"]),
+        helper.make_node("ReduceMean", ["p"], ["v"], axes=[1, 2]),
+        helper.make_node("Add", ["v", "epsilon"], ["e"]),
+        helper.make_node("Sqrt", ["e"], ["r"]),
+        helper.make_node("Div", ["d", "r"], ["n"]),
+        helper.make_node("Mul", ["n", "g"], ["q"]),
+        helper.make_node("Add", ["q", "b"], ["y"]),
+    ]
+    weights = {name: np.asarray(value) for name, value in weights.items()}
+    model = saved(tmp_path / "rows.onnx", nodes, weights, [2, 3, 4], ["y"])
+    feeds = {"x": rng.uniform(-2, 2, (2, 3, 4)).astype(np.float16)}
+    rows = [row for row in check_model(model, feeds) if isinstance(row, NodeResult)]
+    assert [(row.node, row.message) for row in rows if row.outcome is not Outcome.PASSED] == []
+
+
 def half(x: Array) -> Array:
     return x.astype(np.float16)
 
