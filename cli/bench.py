@@ -13,6 +13,7 @@ import typer
 
 from ..errors import ExportError, UnknownEntryError
 from .options import (
+    LARGEST_SEED,
     Dims,
     Html,
     Json,
@@ -56,7 +57,12 @@ Against = Annotated[
 Batches = Annotated[list[int] | None, typer.Option("--batch", metavar="N", help="Items per run; repeat for several.")]
 Threads = Annotated[int | None, typer.Option("--threads", min=1, help="Threads of both sides; else the usable cores.")]
 Duration = Annotated[float, typer.Option("--duration", min=0.0, help="Measured seconds per row, warm-up aside.")]
-Seed = Annotated[int, typer.Option("--seed", help="Of random inputs, and of an exported architecture's parameters.")]
+Seed = Annotated[
+    int,
+    typer.Option(
+        "--seed", min=0, max=LARGEST_SEED, help="Of random inputs, and of an exported architecture's parameters."
+    ),
+]
 Preset = Annotated[str, typer.Option("--preset", help="Size of architectures that are given by name.")]
 Weights = Annotated[
     Path | None, typer.Option("--weights", help="Checkpoint that the bundle was exported from, for --against torch.")

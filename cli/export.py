@@ -14,7 +14,7 @@ import typer
 
 from .. import __version__
 from ..errors import InvalidArgumentError
-from .options import Json, Quiet
+from .options import LARGEST_SEED, Json, Quiet
 from .terminal import (
     STANDARD_OUTPUT,
     ExitStatus,
@@ -85,7 +85,10 @@ Layout = Annotated[
     str | None,
     typer.Option("--layout", metavar="NAME", help="Whose keys --save-weights writes.  [default: the first there is]"),
 ]
-Seed = Annotated[int, typer.Option("--seed", min=0, metavar="N", help="Seed of random parameters and inputs.")]
+Seed = Annotated[
+    int,
+    typer.Option("--seed", min=0, max=LARGEST_SEED, metavar="N", help="Seed of random parameters and inputs."),
+]
 Dynamic = Annotated[
     list[str] | None,
     typer.Option(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import InvalidArgumentError
-from .options import Json, Preset, Provider, ProviderOption, Quiet, Weights
+from .options import LARGEST_SEED, Json, Preset, Provider, ProviderOption, Quiet, Weights
 from .terminal import (
     STANDARD_OUTPUT,
     ExitStatus,
@@ -49,7 +49,7 @@ Output = Annotated[
     Path | None, typer.Option("--output", "-o", metavar="FILE", help="Where to write; a picture's default is NAME.png.")
 ]
 Count = Annotated[int, typer.Option("--count", "-n", min=1, metavar="N", help="How many texts or pictures.")]
-Seed = Annotated[int, typer.Option("--seed", min=0, metavar="N", help="Of everything random.")]
+Seed = Annotated[int, typer.Option("--seed", min=0, max=LARGEST_SEED, metavar="N", help="Of everything random.")]
 MaxLength = Annotated[
     int | None, typer.Option("--max-length", min=1, metavar="N", help="Words at most, the prompt's included.")
 ]

@@ -8,6 +8,9 @@ from typing import Annotated
 
 import typer
 
+LARGEST_SEED = 2**63 - 1
+"""Of the 64 bits that a graph's random numbers start from."""
+
 
 class Provider(enum.StrEnum):
     """Execution providers."""

@@ -7,6 +7,7 @@ The one-file graph does the same inside, with the same operators, and makes the 
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -92,6 +93,8 @@ def _wanted(plan: PictureGeneration, schedule: NoiseSchedule, request: Request) 
     steps = plan.num_steps if request.steps is None else request.steps
     schedule.stride(steps)
     guidance = plan.guidance_scale if request.guidance is None else request.guidance
+    if not math.isfinite(guidance):
+        raise InvalidArgumentError(f"--guidance {guidance}; allowed are finite numbers")
     height, width = sides
     return Wanted(request.count, height, width, steps, guidance, request.seed)
 

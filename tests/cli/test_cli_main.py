@@ -107,8 +107,20 @@ def test_no_words_given_shows_the_overview_and_is_no_success(onnx_arch):
         (["list", "colours"], "colours"),
         (["list", "--frobnicate"], "No such option: --frobnicate (see `onnx-arch list --help`)"),
         (["list", "--json"], "Option '--json' requires an argument"),
+        (["generate", "gpt2", "--seed", str(2**63)], "Invalid value for '--seed'"),
+        (["export", "mlp", "--seed", str(2**64)], "Invalid value for '--seed'"),
+        (["bench", "mlp", "--seed", "-1"], "Invalid value for '--seed'"),
     ],
-    ids=["unknown command", "unknown option", "unknown section", "unknown option of a command", "no argument"],
+    ids=[
+        "unknown command",
+        "unknown option",
+        "unknown section",
+        "unknown option of a command",
+        "no argument",
+        "seed of 64 bits",
+        "seed of more",
+        "seed below 0",
+    ],
 )
 def test_usage_error_is_one_line_that_names_the_word_and_the_help(onnx_arch, words, told):
     done = onnx_arch(*words)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import subprocess
 import sys
 
@@ -170,6 +171,7 @@ def test_sizes_steps_and_guidance_are_as_asked(bundle):
     [
         ("stable-diffusion", {"height": 9}, "--height 9; allowed are multiples of 2"),
         ("stable-diffusion", {"steps": 1001}, "1001 steps; allowed are 1 to 1000"),
+        ("stable-diffusion", {"guidance": math.nan}, "--guidance nan; allowed are finite numbers"),
         ("stable-diffusion", {"tokens": None}, "give either --prompt TEXT or --tokens"),
         ("stable-diffusion", {"tokens": (99,)}, "--tokens 99; the network knows 0 to 30"),
         ("stable-diffusion", {"negative_prompt": "dull"}, "--negative-prompt needs a tokenizer"),
