@@ -159,7 +159,7 @@ def _read_folder(folder: Path, shelf: Shelf, parts: Sequence[str], found: _Found
     for name, file in [(MODEL_INDEX.removesuffix(".json"), folder / MODEL_INDEX), *_configs(folder)]:
         if file.is_file():
             config[name] = _json_object(file)
-    return config
+    return config or None
 
 
 def _configs(folder: Path) -> list[tuple[str, Path]]:

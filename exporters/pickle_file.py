@@ -18,6 +18,9 @@ from .paging import Shelf
 NESTED_UNDER = ("state_dict", "model_state_dict", "model")
 """Keys under which training scripts put the state dict."""
 
+TENSORS = (Tensor, torch.nn.Parameter)
+"""What a state dict holds, and nothing derived from it."""
+
 BOOKKEEPING = ("pytorch_lightning", "lightning", "lightning_fabric", "omegaconf")
 """Packages whose objects training scripts leave beside the weights; inert ones stand in for them."""
 
@@ -37,8 +40,8 @@ def read_pickle(path: Path, shelf: Shelf) -> dict[str, Tensor]:
     content, is_mapped = _content(path)
     if not isinstance(content, Mapping):
         raise WeightsError(f"{path}: holds a {type(content).__name__}; allowed is a state dict")
-    nested = next((content[key] for key in NESTED_UNDER if isinstance(content.get(key), Mapping)), content)
-    strange = [str(key) for key, value in nested.items() if type(value) not in (Tensor, torch.nn.Parameter)]
+    nested = _nested(content)
+    strange = [str(key) for key, value in nested.items() if type(value) not in TENSORS]
     if strange:
         raise WeightsError(f"{path}: no state dict: {', '.join(strange[:20])} hold no tensor")
     state = {str(key): value.detach() for key, value in nested.items()}
@@ -50,6 +53,18 @@ def read_pickle(path: Path, shelf: Shelf) -> dict[str, Tensor]:
     if is_mapped:
         _adopt(state, content, shelf)
     return state
+
+
+def _nested(content: Mapping[Any, Any]) -> Mapping[Any, Any]:
+    """The state dict in what a file holds: under one of the known keys, else the only one there is."""
+    for key in NESTED_UNDER:
+        if isinstance(content.get(key), Mapping):
+            return content[key]
+    if any(type(value) in TENSORS for value in content.values()):
+        return content
+    inner = [value for value in content.values() if isinstance(value, Mapping) and value]
+    states = [value for value in inner if all(type(item) in TENSORS for item in value.values())]
+    return states[0] if len(states) == 1 else content
 
 
 def _content(path: Path) -> tuple[Any, bool]:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ..architectures.specification import CheckpointLayout
 from ..errors import WeightsError
-from .checkpoint_folder import CONFIG, MODEL_INDEX, SAFETENSORS, SCHEDULER_CONFIG
+from .checkpoint_folder import CONFIG, MODEL_INDEX, PICKLES, SAFETENSORS, SCHEDULER_CONFIG
 from .paging import Shelf
 from .safetensors_file import write_safetensors
 from .weights import layout_to_write, stored_elsewhere
@@ -42,8 +42,10 @@ def save_weights(  # noqa: PLR0913 - what, where, how
         The files written.
 
     Raises:
-        WeightsError: no such layout, a layout of several files for one file, or what cannot be written.
+        WeightsError: no such layout, a layout of several files for one file, a pickle, or what cannot be written.
     """
+    if path.suffix in PICKLES:
+        raise WeightsError(f"{path}: pickles are not written; allowed are a {SAFETENSORS} file and a folder")
     layout = layout_to_write(module, layouts, name)
     tensors = stored_elsewhere(module, layout)
     if path.suffix == SAFETENSORS:

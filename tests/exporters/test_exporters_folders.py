@@ -128,6 +128,15 @@ def test_mt5_is_a_t5_that_does_not_scale(tmp_path):
         torch.testing.assert_close(ours, model(input_ids=ids, decoder_input_ids=ids).logits, rtol=1e-5, atol=1e-5)
 
 
+def test_folder_that_was_written_of_a_preset_is_read_with_it(tmp_path):
+    made = export_architecture(
+        "stable-diffusion", tmp_path / "a", preset="tiny", save_weights=tmp_path / "w", layout="diffusers"
+    )
+    again = export_architecture("stable-diffusion", tmp_path / "b", preset="tiny", weights=tmp_path / "w")
+    for graph in ("unet", "vae_decoder"):
+        assert (made.path / graph / "model.onnx").read_bytes() == (again.path / graph / "model.onnx").read_bytes()
+
+
 def test_folder_of_another_model_is_refused(tmp_path):
     saved("gpt2", tmp_path / "hf")
     with pytest.raises(InvalidArgumentError, match=r"model_type 'gpt2'; this architecture reads 'bert'"):

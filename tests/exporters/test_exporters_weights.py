@@ -18,6 +18,8 @@ from onnx_arch.architectures.registry import find_architecture
 from onnx_arch.architectures.specification import PLAIN, CheckpointLayout
 from onnx_arch.errors import WeightsError
 from onnx_arch.exporters.export import export_architecture
+from onnx_arch.exporters.paging import Shelf
+from onnx_arch.exporters.saving import save_weights
 from onnx_arch.exporters.weights import load_weights, read_checkpoint
 
 
@@ -149,6 +151,32 @@ def test_file_that_is_no_checkpoint_is_refused(tmp_path, name, write, message):
     write(tmp_path / name)
     with pytest.raises(WeightsError, match=message):
         read_checkpoint(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"ema": {"x": torch.ones(2)}, "epoch": 3, "optimizer": {"state": {0: {"step": torch.ones(1)}}}},
+        {"net": {"module.x": torch.ones(2)}},
+        {"other": {"y": torch.ones(2)}, "model": {"x": torch.ones(2)}},
+    ],
+)
+def test_only_state_dict_of_a_file_is_found_whatever_it_is_called(tmp_path, content):
+    torch.save(content, tmp_path / "c.pt")
+    assert list(read_checkpoint(tmp_path / "c.pt").tensors) == ["x"]
+
+
+def test_of_two_state_dicts_none_is_chosen(tmp_path):
+    torch.save({"generator": {"x": torch.ones(2)}, "critic": {"x": torch.ones(2)}}, tmp_path / "c.pt")
+    with pytest.raises(WeightsError, match="no state dict: generator, critic hold no tensor"):
+        read_checkpoint(tmp_path / "c.pt")
+
+
+@pytest.mark.parametrize("name", ["c.pt", "c.bin"])
+def test_pickle_is_not_written_nor_a_folder_of_its_name(tmp_path, name):
+    with pytest.raises(WeightsError, match=r"pickles are not written; allowed are a .safetensors file and a folder"):
+        save_weights(torch.nn.Linear(2, 2), tmp_path / name, (PLAIN,), Shelf())
+    assert not (tmp_path / name).exists()
 
 
 HUGGING = CheckpointLayout(
