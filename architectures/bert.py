@@ -7,7 +7,7 @@ understanding", https://arxiv.org/abs/1810.04805, section 3 (base: 12 layers, 76
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,6 +37,7 @@ class BertConfig:
         hidden_dim: of the feed-forward layers.
         activation: name of theirs.
         epsilon: of the normalisations.
+        pooler: whether the text as a whole is given too.
     """
 
     vocab_size: int = 30522
@@ -48,6 +49,7 @@ class BertConfig:
     hidden_dim: int = 3072
     activation: str = "gelu"
     epsilon: float = 1e-12
+    pooler: bool = True
 
 
 class Embeddings(nn.Module):
@@ -162,9 +164,9 @@ class Bert(nn.Module):
         super().__init__()
         self.embeddings = Embeddings(config)
         self.encoder = Encoder(config)
-        self.pooler = Pooler(config.embed_dim)
+        self.pooler = Pooler(config.embed_dim) if config.pooler else None
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor) -> tuple[Tensor, ...]:
         """Read texts.
 
         Args:
@@ -173,11 +175,11 @@ class Bert(nn.Module):
             token_type_ids: (B, T), the segment of every word.
 
         Returns:
-            Every word in its context (B, T, C), and the text as a whole (B, C).
+            Every word in its context (B, T, C), and with a pooler the text as a whole (B, C).
         """
         x = self.embeddings(input_ids, token_type_ids)  # (B, T, C)
         x = self.encoder(x, as_bias(key_mask(attention_mask), x.dtype))
-        return x, self.pooler(x)
+        return (x,) if self.pooler is None else (x, self.pooler(x))
 
 
 def bert_graphs(config: BertConfig) -> tuple[GraphSpec, ...]:
@@ -191,7 +193,7 @@ def bert_graphs(config: BertConfig) -> tuple[GraphSpec, ...]:
     outputs = (
         Port("last_hidden_state", (*shape, config.embed_dim)),
         Port("pooler_output", ("batch", config.embed_dim)),
-    )
+    )[: 2 if config.pooler else 1]
     axes = (Axis("batch", 2, sweep=(1, 2, 3)), Axis("sequence", 7, sweep=(1, 2, 33)))
     return (GraphSpec("bert", inputs, outputs, axes),)
 
@@ -220,7 +222,14 @@ def bert_config(content: Mapping[str, Any]) -> BertConfig:
         hidden_dim=content.get("intermediate_size", 3072),
         activation=content.get("hidden_act", "gelu"),
         epsilon=content.get("layer_norm_eps", 1e-12),
+        pooler=content.get("add_pooling_layer", True),
     )
+
+
+def bert_as_stored(content: Mapping[str, Any], keys: Collection[str]) -> Mapping[str, Any]:
+    """The config of a folder, without the pooler where it was trained without: for masked words, answers, tags."""
+    pooled = any("pooler." in key for key in keys)
+    return content if pooled else {**content, "add_pooling_layer": False}
 
 
 HUGGING_FACE = CheckpointLayout(
@@ -254,6 +263,7 @@ TINY_BERT = BertConfig(
     parameters=109_482_240,
     checkpoints=(HUGGING_FACE, PLAIN),
     from_pretrained_config=bert_config,
+    as_stored=bert_as_stored,
 )
 def build_bert(config: BertConfig) -> Bert:
     """The module of a config."""

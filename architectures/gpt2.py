@@ -243,7 +243,7 @@ def gpt2_untied(content: Mapping[str, Any]) -> dict[str, Any]:
 
 PREFIX = (r"^transformer\.", "")
 RESTORED = ((r"^(?!lm_head\.)", "transformer."),)
-CAUSAL_MASKS = (r"^h\.\d+\.attn\.(bias|masked_bias)$", "")
+CAUSAL_MASKS = (r"^(h\.\d+\.attn\.(bias|masked_bias)|multiple_choice_head\..*)$", "")
 TRANSPOSED = (r"^h\.\d+\.(attn\.c_attn|attn\.c_proj|mlp\.c_fc|mlp\.c_proj)\.weight$",)
 
 LAYOUTS = (

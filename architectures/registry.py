@@ -12,7 +12,7 @@ from __future__ import annotations
 import ast
 import importlib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -28,6 +28,7 @@ TINY = "tiny"
 PretrainedConfig = Callable[[Mapping[str, Any]], Any]
 GenerationOf = Callable[[Any], Generation]
 Untied = Callable[[Mapping[str, Any]], Mapping[str, Any]]
+AsStored = Callable[[Mapping[str, Any], Collection[str]], Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,8 @@ class Architecture:
             where it does neither.
         untied: from the content of a `config.json` that ties the head to the embedding to the one of a head of its own;
             it is asked where the checkpoint has both and they differ. None where there is no such head.
+        as_stored: from the content of a `config.json` and the keys of the checkpoint beside it to a content that says
+            which parts of the network were stored; None where that is always the same.
     """
 
     name: str
@@ -82,6 +85,7 @@ class Architecture:
     from_pretrained_config: PretrainedConfig | None = None
     generation: GenerationOf | None = None
     untied: Untied | None = None
+    as_stored: AsStored | None = None
 
     def config(self, preset: str) -> Any:
         """The config of a preset.
@@ -108,6 +112,7 @@ def architecture(  # noqa: PLR0913 - an entry states six facts
     from_pretrained_config: PretrainedConfig | None = None,
     generation: GenerationOf | None = None,
     untied: Untied | None = None,
+    as_stored: AsStored | None = None,
 ) -> Callable[[Callable[[Any], Any]], Callable[[Any], Any]]:
     """Register the decorated function, which builds the module of a config.
 
@@ -121,6 +126,7 @@ def architecture(  # noqa: PLR0913 - an entry states six facts
         from_pretrained_config: from the content of a `config.json` to a config; see `Architecture`.
         generation: from a config to how words are appended to the output, or pictures made of noise.
         untied: from a `config.json` that ties the head to the embedding to one that does not; see `Architecture`.
+        as_stored: from a `config.json` and a checkpoint's keys to one that says what was stored; see `Architecture`.
 
     Raises:
         DuplicateEntryError: the name is registered already.
@@ -138,7 +144,17 @@ def architecture(  # noqa: PLR0913 - an entry states six facts
             )
         frozen = MappingProxyType(dict(presets))
         _entries[name] = Architecture(
-            name, paper, build, frozen, graphs, parameters, checkpoints, from_pretrained_config, generation, untied
+            name,
+            paper,
+            build,
+            frozen,
+            graphs,
+            parameters,
+            checkpoints,
+            from_pretrained_config,
+            generation,
+            untied,
+            as_stored,
         )
         return build
 

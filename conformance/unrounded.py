@@ -38,6 +38,9 @@ MOST_INPUTS = 3
 MOST_KEPT = 2
 """Readings of a tensor that are kept: most nodes read it rounded or not, and say by their own outputs which."""
 
+MOST_OF_FEW, FEW_ELEMENTS = 8, 256
+"""Of a tensor of so few elements, which tell readings apart by chance only, more are kept; they cost little."""
+
 WIDE_HALF_UNIT = half_unit(float_format(np.dtype(np.float32)))
 """Half a unit in the last place of the type in which a runtime computes instead."""
 
@@ -95,12 +98,12 @@ class Unrounded:
         """
         trials = [Trial({}, local, row)]
         for chosen in self._choices(node):
-            if trials[-1].row.outcome is Outcome.PASSED and len(trials) > MOST_KEPT:
+            if trials[-1].row.outcome is Outcome.PASSED and len(trials) > _most(local):
                 break
             trial = _tried(node, chosen, outputs, actual)
             trials += [] if trial is None else [trial]
         passing = sorted((t for t in trials if t.row.outcome is Outcome.PASSED), key=_distance)
-        self._keep(node, _kept(trials, passing), actual)
+        self._keep(node, _in_order(trials, passing), _most(local), actual)
         if row.outcome is Outcome.PASSED or not passing:
             return row
         return dataclasses.replace(passing[0].row, message=_said(passing[0]))
@@ -114,22 +117,31 @@ class Unrounded:
                 for readings in itertools.product(*(self.readings[name] for name in some)):
                     yield dict(zip(some, readings, strict=True))
 
-    def _keep(self, node: Node, trials: list[Trial], actual: Mapping[str, Any]) -> None:
+    def _keep(self, node: Node, trials: list[Trial], most: int, actual: Mapping[str, Any]) -> None:
         for index, name in enumerate(node.outputs):
-            kept = (_reading(node, trial, index, actual) for trial in trials)
-            readings = tuple(reading for reading in kept if reading is not None)
-            if name and readings:
-                self.readings[name] = readings
+            kept: list[Reading] = []
+            for trial in trials if name else ():
+                reading = _reading(node, trial, index, actual) if len(kept) < most else None
+                if reading is not None and not any(np.array_equal(reading.data, other.data) for other in kept):
+                    kept.append(reading)
+            if kept:
+                self.readings[name] = tuple(kept)
 
 
-def _kept(trials: list[Trial], passing: list[Trial]) -> list[Trial]:
+def _most(local: Local) -> int:
+    """How many readings are kept of the outputs of a node."""
+    sizes = [value.data.size for value in local.outputs if isinstance(value.data, np.ndarray)]
+    return MOST_OF_FEW if max(sizes, default=0) <= FEW_ELEMENTS else MOST_KEPT
+
+
+def _in_order(trials: list[Trial], passing: list[Trial]) -> list[Trial]:
     """The trials whose outputs are read on: first that of a runtime which rounds nothing at all, where it passes.
 
     Few elements do not tell it from its neighbours (a mean per row, its root), and a reader further on has need of it.
     """
     never = [trial for trial in trials[1:2] if trial.row.outcome is Outcome.PASSED]
     others = [trial for trial in passing if not any(trial is first for first in never)]
-    return [*never, *others][:MOST_KEPT] or trials[:1]
+    return [*never, *others] or trials[:1]
 
 
 def _values(node: Node, data: Mapping[str, Array], actual: Mapping[str, Any]) -> Values:

@@ -171,11 +171,13 @@ def checkpoint_of(parameters: Parameters, entry: Architecture | None) -> Checkpo
 def _stated(
     entry: Architecture, checkpoint: Checkpoint | None, stated: Mapping[str, Any] | None, shelf: Shelf
 ) -> Mapping[str, Any] | None:
-    """The `config.json` that counts; untied where its head differs from its embedding, as in transformers.
+    """The `config.json` that counts, for what was stored; untied where its head differs from its embedding.
 
     What it says of the head is no fact of a fine-tuned checkpoint: transformers 5 writes that T5's is tied always.
     """
     stated = stated if checkpoint is None or checkpoint.config is None else checkpoint.config
+    if checkpoint is not None and checkpoint.config is not None and entry.as_stored is not None:
+        stated = entry.as_stored(checkpoint.config, checkpoint.tensors.keys())
     if checkpoint is None or stated is None or entry.untied is None or stated.get("tie_word_embeddings") is False:
         return stated
     return entry.untied(stated) if has_own_head(checkpoint, entry.checkpoints[0], shelf) else stated

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from onnx_arch.architectures.registry import find_architecture
 from onnx_arch.cli.main import guarded, run
-from onnx_arch.errors import InvalidArgumentError, WeightsError
+from onnx_arch.errors import InvalidArgumentError, OnnxArchError, WeightsError
 from onnx_arch.exporters.export import export_architecture
 from onnx_arch.exporters.paging import Shelf
 from onnx_arch.exporters.reload import reload_bundle
@@ -113,6 +113,42 @@ def test_a_head_that_differs_from_the_embedding_is_its_own_whatever_the_config_s
         wanted = theirs(input_ids=ids, **({"decoder_input_ids": ids} if name == "t5" else {})).logits
     assert subject.source["config"]["tie_word_embeddings"] is False
     torch.testing.assert_close(ours, wanted, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("task", ["MaskedLM", "QuestionAnswering"])
+def test_bert_that_was_trained_without_a_pooler_has_no_pooled_output(tmp_path, task):
+    torch.manual_seed(0)
+    model = getattr(transformers, f"BertFor{task}")(bert().config).eval()
+    model.save_pretrained(tmp_path / "hf")
+    bundle = export_architecture("bert", tmp_path, weights=tmp_path / "hf", save_weights=tmp_path / "back")
+    assert (bundle.translation, bundle.runtime) == ("passed", "passed")
+    session = onnxruntime.InferenceSession(bundle.path / "model.onnx", providers=["CPUExecutionProvider"])
+    assert [output.name for output in session.get_outputs()] == ["last_hidden_state"]
+    ids = torch.tensor([[5, 7, 11]])
+    feeds = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "token_type_ids": torch.zeros_like(ids)}
+    with torch.no_grad():
+        wanted = model.bert(**feeds).last_hidden_state.numpy()
+    given = session.run(None, {key: value.numpy() for key, value in feeds.items()})[0]
+    np.testing.assert_allclose(given, wanted, rtol=1e-4, atol=1e-5)
+    reloaded = reload_bundle(bundle.path, tmp_path / "hf", output_dir=tmp_path / "again")
+    assert (reloaded.translation, reloaded.runtime) == ("passed", "passed")
+
+
+def test_a_checkpoint_without_a_pooler_does_not_go_into_a_graph_with_one(tmp_path):
+    saved("bert", tmp_path / "hf")
+    bundle = export_architecture("bert", tmp_path, weights=tmp_path / "hf")
+    transformers.BertForMaskedLM(bert().config).save_pretrained(tmp_path / "masked")
+    with pytest.raises(OnnxArchError, match="pooler"):
+        reload_bundle(bundle.path, tmp_path / "masked", output_dir=tmp_path / "again")
+
+
+def test_second_head_of_gpt2_is_left_out(tmp_path):
+    theirs = transformers.GPT2DoubleHeadsModel(gpt2().config)
+    theirs.save_pretrained(tmp_path)
+    subject, ids = subject_of("gpt2", tmp_path), torch.tensor([[5, 7, 11]])
+    with torch.no_grad():
+        wanted = theirs.eval()(ids).logits
+        torch.testing.assert_close(subject.module.score(ids, torch.ones_like(ids), ids), wanted, rtol=1e-5, atol=1e-5)
 
 
 def test_mt5_is_a_t5_that_does_not_scale(tmp_path):
