@@ -312,7 +312,8 @@ def propagated_spread(
         for name, value in clean.items():
             distances = _distances(moved[name], value)
             if rows[name].dtype.kind == "f":
-                total[name] += distances**2
+                with np.errstate(over="ignore"):
+                    total[name] += distances**2
             else:
                 np.maximum(total[name], distances, out=total[name])
     return {
