@@ -44,7 +44,7 @@ def altered_initializer(model: Model, module: nn.Module, origins: Mapping[str, O
         held, own = model.graph.initializers[name], numpy_view(state[parameter])
         if state[parameter].dtype == torch.float64 and is_float(held.dtype):
             own = own.astype(held.dtype)  # small ones are widened for the proof, which changes no value
-        told = _difference(held, own.T if origin.transform == TRANSPOSED else own)
+        told = _difference(held, own.T if origin.transform == TRANSPOSED else own, shelf)
         give_back_array(held)
         shelf.release([state[parameter]])
         if told:
@@ -53,8 +53,8 @@ def altered_initializer(model: Model, module: nn.Module, origins: Mapping[str, O
     return ""
 
 
-def _difference(held: Array, own: Array) -> str:
-    """Where two arrays differ in any bit, and by how much; "" where nowhere."""
+def _difference(held: Array, own: Array, shelf: Shelf) -> str:
+    """Where two arrays differ in any bit, and by how much; "" where nowhere. Pages are given back block by block."""
     if held.dtype != own.dtype or held.shape != own.shape:
         return f"{held.dtype} {held.shape}, the module's is {own.dtype} {own.shape}"
     bits = np.dtype(f"u{held.dtype.itemsize}")
@@ -66,4 +66,7 @@ def _difference(held: Array, own: Array) -> str:
             row, *inside = (int(index) for index in np.argwhere(ours != theirs)[0])
             index = (start + row, *inside)
             return f"it holds {held[index]} at {list(index)}, the module {own[index]}"
+        give_back_array(held[start : start + rows])
+        if own.flags.c_contiguous:
+            shelf.release_array(own[start : start + rows])
     return ""
