@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import operator
+import re
 from collections.abc import Callable, Mapping
 
 _OPERATIONS: dict[type[ast.operator], Callable[[int, int], int]] = {
@@ -13,6 +14,7 @@ _OPERATIONS: dict[type[ast.operator], Callable[[int, int], int]] = {
     ast.FloorDiv: operator.floordiv,
 }
 _LONGEST_EXPRESSION = 200
+_EXPRESSION = re.compile(r"[\w +\-*/()]*")
 
 
 def resolve(symbol: str, sizes: Mapping[str, int]) -> int | None:
@@ -27,7 +29,7 @@ def resolve(symbol: str, sizes: Mapping[str, int]) -> int | None:
     """
     if symbol in sizes:
         return sizes[symbol]
-    if len(symbol) > _LONGEST_EXPRESSION:
+    if len(symbol) > _LONGEST_EXPRESSION or not _EXPRESSION.fullmatch(symbol):
         return None
     try:
         return _value(ast.parse(symbol, mode="eval").body, sizes)
