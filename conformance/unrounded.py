@@ -96,14 +96,14 @@ class Unrounded:
         Returns:
             `row`, or where that is no pass, a passing one on inputs before rounding, with a message that says which.
         """
-        trials = [Trial({}, local, row)]
+        trials, most = [Trial({}, local, row)], _most(local)
         for chosen in self._choices(node):
-            if trials[-1].row.outcome is Outcome.PASSED and len(trials) > _most(local):
+            if trials[-1].row.outcome is Outcome.PASSED and len(trials) > most:
                 break
             trial = _tried(node, chosen, outputs, actual)
             trials += [] if trial is None else [trial]
         passing = sorted((t for t in trials if t.row.outcome is Outcome.PASSED), key=_distance)
-        self._keep(node, _in_order(trials, passing), _most(local), actual)
+        self._keep(node, _in_order(trials, passing), most, actual)
         if row.outcome is Outcome.PASSED or not passing:
             return row
         return dataclasses.replace(passing[0].row, message=_said(passing[0]))

@@ -175,9 +175,9 @@ def _stated(
 
     What it says of the head is no fact of a fine-tuned checkpoint: transformers 5 writes that T5's is tied always.
     """
-    stated = stated if checkpoint is None or checkpoint.config is None else checkpoint.config
-    if checkpoint is not None and checkpoint.config is not None and entry.as_stored is not None:
-        stated = entry.as_stored(checkpoint.config, checkpoint.tensors.keys())
+    if checkpoint is not None and checkpoint.config is not None:
+        own = checkpoint.config
+        stated = own if entry.as_stored is None else entry.as_stored(own, checkpoint.tensors.keys())
     if checkpoint is None or stated is None or entry.untied is None or stated.get("tie_word_embeddings") is False:
         return stated
     return entry.untied(stated) if has_own_head(checkpoint, entry.checkpoints[0], shelf) else stated

@@ -58,7 +58,7 @@ def run_call(node: Node, call: Call, *, clean: bool = False) -> tuple[Value, ...
     """
     if isinstance(call, SubgraphCall):
         return call.run(Run(clean=True)) if clean else call.reference[0]
-    if clean and _passes(node, call):
+    if clean and node.op_type == "Cast" and _passes(call):
         target = np.dtype(_dtype_of_code(int(call.keywords["to"])))
         return (Value(call.inputs[0], target),)
     with _guarded(node, call):
@@ -106,10 +106,7 @@ def _dtype_of_code(code: int) -> np.dtype[Any]:
     return onnx.helper.tensor_dtype_to_np_dtype(code)
 
 
-def _passes(node: Node, call: Call) -> bool:
-    """Whether a clean run hands the value on: a Cast between wide floats."""
-    if node.op_type != "Cast":
-        return False
+def _passes(call: Call) -> bool:
     source = call.stored[0]
     target = _dtype_of_code(int(call.keywords["to"]))
     return source is not None and source.name in WIDE_FLOATS and target.name in WIDE_FLOATS
@@ -225,11 +222,10 @@ def _evaluate_node(node: Node, values: Values, run: Run) -> tuple[Value, ...]:
         raise MissingKernelError(f"node {node.name}: {error}") from error
     if run.plain and call.entry.scale is not exact:
         return _in_plain_float32(node, call)
-    if run.noise is None:
-        return run_call(node, call, clean=run.clean)
     outputs = run_call(node, call, clean=run.clean)
-    scales = call.scales([value.data for value in outputs])  # in a pass of its own: both in one would hold more at once
-    return _perturbed(node, outputs, scales, run, run.noise)
+    if run.noise is None:
+        return outputs
+    return _perturbed(node, call, outputs, run, run.noise)
 
 
 def _in_plain_float32(node: Node, call: Call) -> tuple[Value, ...]:
@@ -246,8 +242,9 @@ def _in_plain_float32(node: Node, call: Call) -> tuple[Value, ...]:
 
 
 def _perturbed(
-    node: Node, outputs: Sequence[Value], scales: Sequence[Scale] | None, run: Run, noise: np.random.Generator
+    node: Node, call: Call, outputs: Sequence[Value], run: Run, noise: np.random.Generator
 ) -> tuple[Value, ...]:
+    scales = call.scales([value.data for value in outputs])  # apart from the values: both in one pass would hold more
     if scales is None:
         run.doubts.append(f"node {node.name}: {node.op_type} has no error scale")
         return tuple(outputs)

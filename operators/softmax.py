@@ -33,9 +33,9 @@ def _coerced(x: Array, axis: int) -> Array:
     )
 
 
-def _shifted(x: Array, axis: int) -> Array:
+def _shifted(x: Array, axis: int, out: Array | None = None) -> Array:
     """x − max(x) along `axis`; an infinite maximum gives NaN as exp(inf)/exp(inf) does."""
-    return x - x.max(axis=axis, keepdims=True, initial=-np.inf)
+    return np.subtract(x, x.max(axis=axis, keepdims=True, initial=-np.inf), out=out)
 
 
 @kernel("Softmax", since=13)
@@ -65,8 +65,7 @@ def softmax(x: Array, /, *, axis: int = -1) -> Array:
 
 
 def _normalized_exponentials(x: Array, out: Array, axis: int = -1) -> None:
-    np.subtract(x, x.max(axis=axis, keepdims=True, initial=-np.inf), out=out)
-    np.exp(out, out=out)
+    np.exp(_shifted(x, axis, out), out=out)
     out /= out.sum(axis=axis, keepdims=True)
 
 
