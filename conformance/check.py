@@ -29,7 +29,7 @@ from ..graphs.model import Model, Node
 from ..operators.scale import Array
 from ..runtimes.environment import describe
 from ..runtimes.process import open_session
-from ..runtimes.session import RuntimeOptions
+from ..runtimes.session import OPTIMIZATIONS, RuntimeOptions
 from .levels import Blame, Untouched, guilty_optimization
 from .model_outputs import OutputCase, judge_output
 from .nodes import failed_node, judge_node, one_line, outcome_of, skipped_node
@@ -270,8 +270,6 @@ class _Walk:
             return None
 
 
-UNOPTIMIZED = "disabled"
-
 QUICK_FAILURES = frozenset({Outcome.ERRORED, Outcome.CRASHED, Outcome.UNSUPPORTED})
 """Of the untouched graph, where its nodes are right: worth looking for an optimisation; a hang takes too long."""
 
@@ -304,7 +302,7 @@ def _law_compared(row: NodeResult, walk: _Walk) -> NodeResult:
     """An output that follows from draws: no optimisation may change its law. Of large graphs it takes too many runs."""
     request = walk.request
     seeded = any(node.attributes.get("seed") is not None for node in walk.model.graph.nodes)
-    if seeded or request.options.optimization == UNOPTIMIZED or not walk.is_small():
+    if seeded or request.options.optimization == OPTIMIZATIONS[0] or not walk.is_small():
         return row
 
     def sample(options: RuntimeOptions) -> Sample:
@@ -314,7 +312,7 @@ def _law_compared(row: NodeResult, walk: _Walk) -> NodeResult:
 
         return lambda count, apart: [x for _ in range(count) for x in draw(1)] if apart else draw(count)
 
-    written = dataclasses.replace(request.options, optimization=UNOPTIMIZED)
+    written = dataclasses.replace(request.options, optimization=OPTIMIZATIONS[0])
     return judge_law(row, sample(request.options), sample(written))
 
 
